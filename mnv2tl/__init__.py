@@ -1,0 +1,3 @@
+"""Fine-tune MobileNetV2 on a folder of images with Keras 3, and keep the best checkpoint."""
+
+__version__ = "0.1.0.dev0"

@@ -1,0 +1,109 @@
+"""The command `mnv2tl`: a group whose sub-commands are imported only when they are called.
+
+This file owns what every command shares: how an expected error becomes one line and an exit code,
+and how `--json` prints a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import click
+
+from mnv2tl import __version__
+from mnv2tl.errors import InterruptError, Mnv2tlError
+
+COMMANDS = {
+    "audit": ("mnv2tl.commands.audit:audit", "Check a folder of images and show how it is split."),
+    "cache": ("mnv2tl.commands.cache:cache", "Look at the feature cache, or clear it."),
+    "demo": ("mnv2tl.commands.demo:demo", "Go the whole way on sample pictures."),
+    "evaluate": ("mnv2tl.commands.evaluate:evaluate", "Measure a run on its images."),
+    "export": ("mnv2tl_export.cli:export", "Turn a run into files that are deployed."),
+    "samples": ("mnv2tl.commands.samples:samples", "List sample data sets, or fetch one."),
+    "train": ("mnv2tl.commands.train:train", "Train on a folder of images."),
+    "weights": ("mnv2tl.commands.weights:weights", "List, fetch or verify base weights."),
+}
+"""Sub-command -> where it lives, and its line in `mnv2tl --help`."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a sub-command when it is called, and prints expected errors."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all sub-commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the sub-command of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of sub-commands without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the sub-command; an expected error ends as one line and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except Mnv2tlError as error:
+            if ctx.params["debug"]:
+                raise
+            click.echo(error.line(), err=True)
+            if "--json" in sys.argv:
+                print_json(error.to_json())
+            ctx.exit(exit_code_of(error))
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
+
+
+def exit_code_of(error: Mnv2tlError) -> int:
+    """Return the exit code of the process for an error.
+
+    >>> exit_code_of(InterruptError(15, "nothing was written"))
+    143
+    """
+    if isinstance(error, InterruptError):
+        return 128 + error.signal_number
+    return error.exit_code
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object as one line of stdout; ASCII, so that any terminal takes it."""
+    click.echo(json.dumps(value, allow_nan=False))
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn a `ValueError` about a setting into click's usage error, exit 2."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    raise InterruptError(signal_number, "stopped by a signal; what was saved before is kept")
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mnv2tl")
+@click.option("--debug", is_flag=True, help="Show the traceback of an expected error too.")
+def main(debug: bool) -> None:
+    """Fine-tune MobileNetV2 on a folder of images, one sub-folder per class.
+
+    Exit codes: 0 done, 1 a bug of mnv2tl, 2 wrong usage, 3 data, 4 a file is refused, 5 machine,
+    6 the result is refused, 7 busy, 130 or 143 interrupted.
+    """
+    signal.signal(signal.SIGTERM, _terminate)

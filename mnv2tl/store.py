@@ -1,0 +1,141 @@
+"""The one way in which the project writes files: whole or not at all.
+
+A file is written under a temporary name in its own folder, flushed to the disk, renamed, and the
+folder is flushed too: without the last step ext4 may lose the rename in a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from mnv2tl.errors import BusyError, MachineError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; the README lists this guarantee as Linux only.
+    fcntl = None  # type: ignore[assignment]
+
+_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def machine_error(error: OSError, path: Path) -> MachineError:
+    """Return the error that tells a user why a file could not be written."""
+    if error.errno in _SPACE:
+        return MachineError("E501", f"no space left: {error.strerror}", path=path, fix="free space")
+    if error.errno in _READ_ONLY:
+        return MachineError("E503", f"not writable: {error.strerror}", path=path)
+    return MachineError("E502", f"input or output failed: {error.strerror}", path=path)
+
+
+def write_file(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Args:
+        path: Where the file goes; its folder is made if it is missing.
+        fill: Called with the open binary file.
+        durable: Flush to the disk, so that the file outlives a power cut. False for caches.
+
+    Raises:
+        MachineError: The disk is full (E501), fails (E502) or is read-only (E503). The former
+            file is whole and the temporary one is gone.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            with part.open("xb") as file:
+                fill(file)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise machine_error(error, path) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, where the system can do that."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write bytes whole or not at all; see `write_file`."""
+    write_file(path, lambda file: file.write(content), durable=durable)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Write JSON in ASCII with sorted keys, so that equal values give equal files."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    write_bytes(path, (text + "\n").encode("ascii"), durable=durable)
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the SHA-256 of bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Return the SHA-256 of a value's JSON with sorted keys."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, allow_nan=False).encode("ascii"))
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits, in constant memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Remove temporary files that a killed process left; call it with the folder locked."""
+    for part in folder.glob("*.tmp-*-*"):
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the kernel lets it go when the process dies.
+
+    Raises:
+        BusyError: Another process holds it (E701).
+        MachineError: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise machine_error(error, folder) from error
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read(100).strip() or "another process"
+                message = f"locked by {ascii(holder)[1:-1]}"
+                raise BusyError("E701", message, path=folder, fix="wait for it to end") from error
+        file.seek(0)
+        file.truncate()
+        file.write(f"pid {os.getpid()} on {os.uname().nodename if os.name != 'nt' else 'this host'}")
+        file.flush()
+        yield
+
