@@ -1,6 +1,7 @@
 """Every error that a user can meet, with its code, its exit code and its one line.
 
     Mnv2tlError
+    ├── ExistsError     exit 2  the output folder holds something already
     ├── DataError       exit 3  the pictures or their folders cannot be used
     ├── ArtifactError   exit 4  a model, checkpoint or cache file is refused
     ├── MachineError    exit 5  disk, memory, permission or a missing package
@@ -27,11 +28,13 @@ NAMES = {
     "E307": "permission-denied",
     "E308": "too-many-bad-images",
     "E309": "bad-image",
+    "E310": "unknown-class",
     "E401": "dataset-differs",
     "E402": "classes-differ",
     "E403": "no-valid-state",
     "E404": "config-differs",
     "E405": "class-count",
+    "E406": "bad-manifest",
     "E410": "unsupported-model",
     "E411": "no-metadata",
     "E412": "bad-model",
@@ -105,6 +108,12 @@ class Mnv2tlError(Exception):
             "message": self.message,
             "fix": self.fix,
         }
+
+
+class ExistsError(Mnv2tlError):
+    """The output folder holds something already."""
+
+    exit_code = 2
 
 
 class DataError(Mnv2tlError):

@@ -1,0 +1,74 @@
+"""Choose the Keras backend before Keras is imported, which is the only time it can be chosen."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+
+from mnv2tl.errors import MachineError
+
+BACKENDS = ("jax", "tensorflow")
+
+
+def choose_backend(wanted: str | None = None) -> str:
+    """Return the backend to use: the wanted one, else KERAS_BACKEND, else what is installed.
+
+    Args:
+        wanted: One of `BACKENDS`, or None.
+
+    Raises:
+        ValueError: The name is not one of `BACKENDS`.
+        MachineError: It is not installed, or neither is (E508).
+    """
+    name = wanted or os.environ.get("KERAS_BACKEND")
+    if name is not None and name not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {name!r}")
+    for candidate in (name,) if name else BACKENDS:
+        if importlib.util.find_spec(candidate) is not None:
+            return candidate
+    missing = name or "jax or tensorflow"
+    extra = name or "jax"
+    raise MachineError("E508", f"{missing} is not installed", fix=f"pip install 'mnv2tl[{extra}]'")
+
+
+def use_backend(name: str) -> None:
+    """Make Keras use a backend in this process, quietly.
+
+    Raises:
+        MachineError: Keras is not installed (E508).
+        RuntimeError: Keras is already imported with another backend.
+    """
+    os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if importlib.util.find_spec("keras") is None:
+        raise MachineError("E508", "keras is not installed", fix=f"pip install 'mnv2tl[{name}]'")
+    if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
+        raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
+
+
+def has_gpu(name: str) -> bool:
+    """Tell whether the backend computes on a graphics card."""
+    if name == "jax":
+        import jax  # noqa: PLC0415  slow to import
+
+        return str(jax.default_backend()) == "gpu"
+    import tensorflow  # noqa: PLC0415  slow to import
+
+    return bool(tensorflow.config.list_physical_devices("GPU"))
+
+
+def list_versions() -> dict[str, str]:
+    """Return the versions of what decides a result, where installed."""
+    names = (
+        *("mnv2tl", "keras", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "numpy", "pillow"),
+        *("onnx", "onnxruntime", "openvino"),
+    )
+    versions = {"python": sys.version.split()[0]}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

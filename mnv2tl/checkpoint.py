@@ -1,0 +1,161 @@
+"""The run folder: what a training leaves behind, and how it is read back.
+
+    run/
+    ├── best.keras      the best epoch as stock Keras layers, pixels 0..255 to probabilities
+    ├── run.json        settings, class names, hashes, versions, figures
+    ├── manifest.json   every image with class, split and hash
+    ├── history.csv     one row per epoch
+    ├── curves.png      accuracy and loss
+    └── state/          what --resume needs
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2tl import store, weight_file
+from mnv2tl.errors import ArtifactError
+from mnv2tl.manifest import Manifest
+from mnv2tl.mobilenet import layer_array_shapes, list_layers
+
+if TYPE_CHECKING:
+    import keras
+
+SCHEMA = 1
+DENSE = "predictions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run folder that was read."""
+
+    folder: Path
+    """Where it lies."""
+    info: Mapping[str, Any]
+    """The content of `run.json`."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        return tuple(self.info["class_names"])
+
+    @property
+    def best_path(self) -> Path:
+        """The best checkpoint."""
+        return self.folder / "best.keras"
+
+    @property
+    def manifest(self) -> Manifest:
+        """The images that it was trained and validated on."""
+        return Manifest.load(self.folder / "manifest.json")
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row per epoch: loss, accuracy, val_loss, val_accuracy, phase, seconds."""
+        return list(self.info["history"])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training came to its end."""
+        return bool(self.info["finished"])
+
+    def read_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return all weights of the best checkpoint, keyed `layer/name`.
+
+        Raises:
+            ArtifactError: The run is not finished (E403), or `best.keras` is not the file that
+                `run.json` names (E413) or cannot be read.
+        """
+        if not self.is_finished:
+            fix = "finish it with mnv2tl train --resume"
+            raise ArtifactError("E403", "the training is not finished", path=self.folder, fix=fix)
+        content = weight_file.read_content(self.best_path)
+        expected, found = self.info["files"]["best.keras"], store.sha256_bytes(content)
+        if found != expected:
+            message = f"expected SHA-256 {expected[:12]}, found {found[:12]}"
+            raise ArtifactError("E413", message, path=self.best_path)
+        shapes = full_shapes(
+            alpha=self.info["config"]["alpha"],
+            image_px=self.info["config"]["image_px"],
+            classes=len(self.class_names),
+        )
+        return weight_file.read_arrays(content, shapes, path=self.best_path)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        ArtifactError: It is no run folder (E410), of a newer schema (E404) or damaged (E412).
+    """
+    path = folder / "run.json"
+    try:
+        info = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        message = "unsupported model type; use a run folder, which holds run.json"
+        raise ArtifactError("E410", message, path=folder) from error
+    except ValueError as error:
+        raise ArtifactError("E412", "not JSON", path=path) from error
+    if not isinstance(info, dict) or "schema" not in info:
+        raise ArtifactError("E412", "not a run.json of mnv2tl", path=path)
+    if info["schema"] > SCHEMA:
+        message = f"schema {info['schema']}, this version reads <= {SCHEMA}"
+        raise ArtifactError("E404", message, path=path, fix="update mnv2tl")
+    return Run(folder=folder, info=info)
+
+
+def full_shapes(*, alpha: float, image_px: int, classes: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every array of a whole model with its Dense layer."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    layers = list_layers(alpha=alpha, image_px=image_px)
+    for layer in layers:
+        shapes |= layer_array_shapes(layer)
+    dense = {f"{DENSE}/kernel": (layers[-1].channels, classes), f"{DENSE}/bias": (classes,)}
+    return shapes | dense
+
+
+def write_keras(model: keras.Model, path: Path) -> str:
+    """Write a Keras model whole or not at all; return the file's SHA-256.
+
+    `model.save` itself writes on the final name and flushes nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="save-", dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        model.save(part)
+        content = part.read_bytes()
+    store.write_bytes(path, content)
+    return store.sha256_bytes(content)
+
+
+def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the history as CSV with a header line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    store.write_bytes(path, text.getvalue().encode("ascii"))
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return commit and cleanness of the git checkout around a folder, or None."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+
+    try:
+        commit = ask("rev-parse", "HEAD")
+        return {"commit": commit, "clean": not ask("status", "--porcelain")}
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git, or no checkout

@@ -1,0 +1,1 @@
+"""The sub-commands of `mnv2tl`, one file each: parse, import late, call one function, print."""

@@ -1,0 +1,207 @@
+"""`mnv2tl train DATA --out RUN`: from a folder of images to the best checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mnv2tl.augment import PRESETS, AugmentConfig
+from mnv2tl.backend import BACKENDS, choose_backend, use_backend
+from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.commands.options import scan_options, take_scan_config
+from mnv2tl.commands.settings import fill_in, flatten, read_settings
+from mnv2tl.config import (
+    ALL_LAYERS,
+    BATCH_NORMS,
+    BEST_BY,
+    CLASS_WEIGHTS,
+    RECIPES,
+    RUNTIMES,
+    SCHEDULES,
+    TrainConfig,
+)
+from mnv2tl.errors import show
+from mnv2tl.mobilenet import ALPHAS, SIZES_PX
+from mnv2tl.progress import set_quiet
+from mnv2tl.scaling import SCALINGS
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+_POSITIVE = click.IntRange(min=1)
+_NOT_NEGATIVE = click.IntRange(min=0)
+_SHARE = click.FloatRange(0.0, 1.0, max_open=True)
+_RATE = click.FloatRange(0.0, 10.0, min_open=True)
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _setting(option: str, kind: Any, text: str) -> Decorator:
+    """Return an option whose default is that of `TrainConfig`."""
+    default = _DEFAULTS[option[2:].replace("-", "_")]
+    return click.option(option, type=kind, default=default, show_default=True, help=text)
+
+
+def _amount(option: str, limit: float, text: str) -> Decorator:
+    """Return an option that replaces one amount of the augmentation preset."""
+    return click.option(option, type=click.FloatRange(0.0, limit), help=text + "  [default: preset]")
+
+
+class _LayerCount(click.ParamType):
+    """A count of layers, or `all`."""
+
+    name = "N|all"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Turn the text into a count."""
+        if value == "all":
+            return ALL_LAYERS
+        count: int = click.IntRange(0, ALL_LAYERS).convert(value, param, ctx)
+        return count
+
+
+_LAYERS = _LayerCount()
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Run folder."
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    default="default",
+    show_default=True,
+    help="A set of choices; flags and --config win over it.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file of options (with underscores), or a former run.json; flags win over it.",
+)
+@_setting("--epochs", _POSITIVE, "Passes over the training images.")
+@_setting("--batch-size", _POSITIVE, "Images per training step.")
+@_setting("--image-px", click.IntRange(SIZES_PX[0], SIZES_PX[-1]), f"Side in pixels: {SIZES_PX}.")
+@_setting("--alpha", click.FloatRange(ALPHAS[0], ALPHAS[-1]), f"Width of the network: {ALPHAS}.")
+@_setting("--weights", str, "Base weights: imagenet, imagenet-dogs, none, or a path.")
+@click.option(
+    "--from",
+    "start_from",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Former run folder to start from, in place of --weights.",
+)
+@_setting(
+    "--trainable-layers", _LAYERS, "Layers that train, counted from the end; 0: the new Dense only."
+)
+@_setting("--batch-norm", click.Choice(BATCH_NORMS), "BatchNorm in layers that train.")
+@_setting("--dropout", _SHARE, "Share of pooled features dropped in a step, 0 to 1.")
+@_setting("--scaling", click.Choice(list(SCALINGS)), "symmetric: -1 to 1. unit: 0 to 1.")
+@click.option(
+    "--augment",
+    type=click.Choice(list(PRESETS)),
+    default="light",
+    show_default=True,
+    help="Preset of how training images are varied.",
+)
+@_amount("--rotation-degrees", 180.0, "Rotation either way, in degrees.")
+@_amount("--shift", 0.5, "Shift along each axis, as a share of the side.")
+@_amount("--zoom", 0.9, "Zoom in and out, as a share.")
+@click.option("--horizontal-flip/--no-horizontal-flip", default=None, help="Mirror half of them.")
+@_amount("--brightness", 1.0, "Brightness either way, as a share.")
+@_setting("--views", _POSITIVE, "Augmented views per image; epochs walk through them.")
+@_setting("--seed", _NOT_NEGATIVE, "Seed of first weights, order and augmentation.")
+@_setting("--learning-rate", _RATE, "Step size of Adam.")
+@_setting("--schedule", click.Choice(SCHEDULES), "Course of the step size.")
+@_setting("--label-smoothing", _SHARE, "Share of each target spread over all classes, 0 to 1.")
+@_setting("--class-weights", click.Choice(CLASS_WEIGHTS), "balanced: rare classes weigh more.")
+@_setting("--best-by", click.Choice(BEST_BY), "Figure that names the best epoch.")
+@_setting("--patience", _NOT_NEGATIVE, "Epochs without a better figure before the end; 0: never.")
+@_setting("--finetune-layers", _LAYERS, "Layers that train in a second phase.")
+@_setting("--finetune-epochs", _NOT_NEGATIVE, "Epochs of the second phase; 0 leaves it out.")
+@_setting("--finetune-learning-rate", _RATE, "Step size of Adam in the second phase.")
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    help="Keras backend.  [default: KERAS_BACKEND, else jax if installed, else tensorflow]",
+)
+@_setting("--trunk-runtime", click.Choice(["auto", *RUNTIMES]), "What runs the frozen layers.")
+@_setting("--cache-limit-gb", click.FloatRange(0.0), "Size of the feature cache in GB; 0: none.")
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard logs to RUN/tensorboard.")
+@scan_options
+@click.option("--resume", is_flag=True, help="Go on from the last saved epoch of RUN.")
+@click.option("--accept-changes", is_flag=True, help="Resume though the images changed.")
+@click.option("--force", is_flag=True, help="Replace the run in RUN.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.pass_context
+def train(ctx: click.Context, data: Path, out: Path, **values: Any) -> None:
+    """Train on DATA, a folder of images with one sub-folder per class.
+
+    A folder that holds train/, val/ and perhaps test/ is taken as that split. The run folder gets
+    best.keras, run.json, manifest.json, history.csv and curves.png.
+    """
+    config_file, recipe = values.pop("config_file"), values.pop("recipe")
+    resume, force, as_json = values.pop("resume"), values.pop("force"), values.pop("as_json")
+    accept_changes = values.pop("accept_changes")
+    set_quiet(values.pop("quiet"))
+    sources: list[dict[str, Any]] = [RECIPES[recipe]]
+    if config_file is not None:
+        sources.insert(0, read_settings(config_file))
+    if resume and (out / "run.json").is_file():
+        from mnv2tl.checkpoint import load_run
+
+        sources.insert(0, flatten(dict(load_run(out).info["config"])))
+    fill_in(ctx, values, sources)
+    with usage_errors():
+        values["backend"] = choose_backend(values["backend"])
+    scan = take_scan_config(values)
+    with usage_errors():
+        augment = _take_augment(values)
+        config = TrainConfig(data=data, out=out, scan=scan, augment=augment, **values)
+    use_backend(config.backend)
+
+    from mnv2tl import train as training
+
+    run = training.train(config, resume=resume, force=force, accept_changes=accept_changes)
+    if as_json:
+        print_json(summarise(run))
+    else:
+        _show(run)
+
+
+def summarise(run: Any) -> dict[str, Any]:
+    """Return the keys that `mnv2tl train --json` prints."""
+    keys = (
+        *("backend", "class_names", "train_images", "val_images", "epochs", "best_epoch"),
+        *("val_accuracy", "val_accuracy_interval", "val_loss", "temperature", "ece"),
+        *("trainable", "self_check", "seconds"),
+    )
+    return {"run": str(run.folder), **{key: run.info[key] for key in keys}}
+
+
+def _take_augment(values: dict[str, Any]) -> AugmentConfig:
+    preset = PRESETS[values.pop("augment")]
+    names = [field.name for field in dataclasses.fields(AugmentConfig)]
+    given = {name: values.pop(name) for name in names}
+    return dataclasses.replace(preset, **{k: v for k, v in given.items() if v is not None})
+
+
+def _show(run: Any) -> None:
+    info = run.info
+    low, high = info["val_accuracy_interval"]
+    click.echo(
+        f"best epoch {info['best_epoch']} of {info['epochs']}: validation accuracy "
+        f"{info['val_accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}, "
+        f"{info['val_images']} images), loss {info['val_loss']:.4f}"
+    )
+    click.echo(
+        f"temperature {info['temperature']:.3f}: calibration error "
+        f"{info['ece']['before']:.3f} before, {info['ece']['after']:.3f} after"
+    )
+    click.echo(f"checkpoint {show(run.best_path)}, {info['seconds']['total']:.1f} s")

@@ -1,0 +1,166 @@
+"""Measure a checkpoint from image files to figures, with Keras."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2tl.augment import PRESETS
+from mnv2tl.checkpoint import Run
+from mnv2tl.errors import DataError
+from mnv2tl.images import UnreadableImageError
+from mnv2tl.keras_model import Arrays, build_model, set_arrays
+from mnv2tl.manifest import Entry
+from mnv2tl.metrics import log_loss, per_class, softmax, top1_accuracy, wilson_interval
+from mnv2tl.mobilenet import list_layers
+from mnv2tl.parallel import map_ordered
+from mnv2tl.progress import show_bar
+from mnv2tl.trunk import CHUNK_IMAGES
+from mnv2tl.views import ViewMaker
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a checkpoint answers on a set of images."""
+
+    entries: tuple[Entry, ...]
+    """The images, in order."""
+    probabilities: NDArray[np.float64]
+    """Shape (n, classes), after the temperature."""
+    class_names: tuple[str, ...]
+    """Names of the classes, in the order of the labels."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """True classes, shape (n,)."""
+        return np.array([entry.label for entry in self.entries], np.int64)
+
+    def summary(self) -> dict[str, Any]:
+        """Return images, accuracy with its 95 % interval, loss and figures per class."""
+        accuracy = top1_accuracy(self.probabilities, self.labels)
+        count = len(self.entries)
+        return {
+            "images": count,
+            "accuracy": accuracy,
+            "accuracy_interval": wilson_interval(round(accuracy * count), count),
+            "loss": log_loss(self.probabilities, self.labels),
+            "per_class": per_class(self.probabilities, self.labels, self.class_names),
+        }
+
+
+def open_model(
+    arrays: Arrays, *, alpha: float, image_px: int, scaling: str, classes: int
+) -> Predict:
+    """Return a function from pixels (n, px, px, 3), 0 to 255, to logits (n, classes)."""
+    layers = list_layers(alpha=alpha, image_px=image_px)
+    model = build_model(
+        layers,
+        classes=classes,
+        input_shape=(image_px, image_px, 3),
+        scaling=scaling,
+        activation=None,
+    )
+    set_arrays(model, arrays)
+    return functools.partial(_predict, model)
+
+
+def evaluate_files(
+    predict: Predict,
+    maker: ViewMaker,
+    entries: Sequence[Entry],
+    *,
+    class_names: tuple[str, ...],
+    temperature: float,
+) -> Evaluation:
+    """Read images and return what the model answers.
+
+    Args:
+        predict: Pixels to logits.
+        maker: Reads the images.
+        entries: Which ones, at least one.
+        class_names: Names of the classes.
+        temperature: Logits are divided by it.
+
+    Raises:
+        DataError: An image cannot be read or has changed (E309).
+    """
+    logits = []
+    chunks = [entries[i : i + CHUNK_IMAGES] for i in range(0, len(entries), CHUNK_IMAGES)]
+    with show_bar("evaluate", total=len(entries)) as advance:
+        for chunk in chunks:
+            pixels = np.stack(list(map_ordered(functools.partial(_load, maker), chunk)))
+            logits.append(predict(pixels))
+            advance(len(chunk))
+    return Evaluation(
+        entries=tuple(entries),
+        probabilities=softmax(np.concatenate(logits), temperature=temperature),
+        class_names=class_names,
+    )
+
+
+def evaluate_run(run: Run, *, data: Path | None = None, split: str = "val") -> Evaluation:
+    """Evaluate a run's best checkpoint on the images of its manifest.
+
+    Args:
+        run: A finished run.
+        data: Folder of the images, if it moved since the training.
+        split: train, val, test or all.
+
+    Raises:
+        DataError: The split has no image (E301), or an image is missing or has changed (E309).
+        ArtifactError: The checkpoint is refused.
+    """
+    manifest = run.manifest
+    config = run.info["config"]
+    wanted = ("train", "val", "test") if split == "all" else (split,)
+    entries = [entry for entry in manifest.entries if entry.split in wanted]
+    if not entries:
+        raise DataError("E301", f"the split {split} has no image", path=data or manifest.root)
+    predict = open_model(
+        run.read_arrays(),
+        alpha=config["alpha"],
+        image_px=config["image_px"],
+        scaling=config["scaling"],
+        classes=len(run.class_names),
+    )
+    maker = ViewMaker(
+        root=data or manifest.root,
+        image_px=config["image_px"],
+        augment=PRESETS["none"],
+        seed=0,
+        max_pixels=config["scan"]["max_pixels"],
+    )
+    return evaluate_files(
+        predict,
+        maker,
+        entries,
+        class_names=run.class_names,
+        temperature=run.info["temperature"],
+    )
+
+
+def _predict(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    count = len(pixels)
+    # Padded, so that only one shape is compiled.
+    batch = np.zeros((CHUNK_IMAGES, *pixels.shape[1:]), np.float32)
+    batch[:count] = pixels
+    logits: NDArray[np.float32] = np.asarray(model.predict_on_batch(batch))[:count]
+    return logits
+
+
+def _load(maker: ViewMaker, entry: Entry) -> NDArray[np.uint8]:
+    try:
+        return maker.load(entry)
+    except UnreadableImageError as error:
+        path = maker.root / entry.path
+        fix = "give the folder of the training as DATA"
+        raise DataError("E309", str(error), path=path, fix=fix) from error

@@ -1,0 +1,192 @@
+"""A folder of features that are never computed twice, addressed by what decides them.
+
+A *space* holds the features of one trunk and one preprocessing. In it, a *pack* is an array file
+of several hundred features and an index file that names them and holds the array's SHA-256; the
+index is written last, so that a killed process leaves no half of a pack. Two processes may fill
+one space at a time: each writes packs of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2tl import store
+from mnv2tl.errors import MachineError, show
+from mnv2tl.progress import say
+
+Features = NDArray[np.generic]
+
+
+@dataclass(slots=True, kw_only=True)
+class FeatureSpace:
+    """The known features of one trunk and preprocessing."""
+
+    folder: Path
+    """Where its packs lie."""
+    shape: tuple[int, ...]
+    """Shape of one feature."""
+    dtype: np.dtype[Any]
+    """Type on the disk."""
+    packs: list[Features] = field(default_factory=list)
+    """Memory-mapped arrays, shape (n, *shape)."""
+    rows: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Key -> (index into packs, row)."""
+    index_paths: set[Path] = field(default_factory=set)
+    """Index files of the packs in use."""
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        identity: dict[str, Any],
+        *,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        wanted: Iterable[str],
+    ) -> Self:
+        """Open the space of an identity and find what is known of the wanted keys.
+
+        Packs that hold none of them are not opened. A pack whose bytes do not give its hash is
+        dropped with one warning, and its features are computed again.
+
+        Args:
+            root: The cache folder.
+            identity: What decides the features, as JSON values.
+            shape: Shape of one feature.
+            dtype: Type on the disk.
+            wanted: Keys that will be asked for.
+        """
+        name = store.sha256_json([identity, list(shape), dtype.str])[:24]
+        space = cls(folder=root / name, shape=shape, dtype=dtype)
+        missing = set(wanted)
+        for index in sorted(space.folder.glob("*.json")):
+            if missing:
+                missing -= space._open_pack(index, missing)
+        return space
+
+    def add(self, keys: Sequence[str], features: Features) -> None:
+        """Write features as one pack.
+
+        Args:
+            keys: One per row.
+            features: Shape (n, *shape), already of the space's type.
+        """
+        name = secrets.token_hex(12)
+        array_path = self.folder / f"{name}.npy"
+        store.write_file(
+            array_path, lambda file: np.save(file, features, allow_pickle=False), durable=False
+        )
+        index = {"keys": list(keys), "sha256": store.sha256_file(array_path)}
+        store.write_json(self.folder / f"{name}.json", index, durable=False)
+        self._map(array_path, keys)
+
+    def read(self, keys: Sequence[str]) -> NDArray[np.float32]:
+        """Return known features, shape (len(keys), *shape).
+
+        Raises:
+            KeyError: One of them is not known.
+        """
+        features = np.empty((len(keys), *self.shape), np.float32)
+        for row, key in enumerate(keys):
+            pack, source = self.rows[key]
+            features[row] = self.packs[pack][source]
+        return features
+
+    def _map(self, array_path: Path, keys: Sequence[str]) -> None:
+        pack = np.load(array_path, mmap_mode="r", allow_pickle=False)
+        if pack.shape != (len(keys), *self.shape) or pack.dtype != self.dtype:
+            raise ValueError(f"a pack of shape {pack.shape} and type {pack.dtype}")
+        self.rows |= {key: (len(self.packs), row) for row, key in enumerate(keys)}
+        self.packs.append(pack)
+        self.index_paths.add(array_path.with_suffix(".json"))
+
+    def _open_pack(self, index_path: Path, missing: set[str]) -> set[str]:
+        array_path = index_path.with_suffix(".npy")
+        try:
+            index = json.loads(index_path.read_bytes())
+            found = missing.intersection(index["keys"])
+            if found:
+                if store.sha256_file(array_path) != index["sha256"]:
+                    raise ValueError("its bytes do not give its hash")
+                self._map(array_path, index["keys"])
+                os.utime(index_path)
+        except FileNotFoundError:
+            return set()  # another process made room
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            say(f"warning: dropped a damaged cache entry {show(array_path.name)}: {error}")
+            index_path.unlink(missing_ok=True)
+            array_path.unlink(missing_ok=True)
+            return set()
+        return found
+
+
+def make_room(
+    root: Path, *, need_bytes: int, limit_bytes: int, keep: Collection[Path]
+) -> bool:
+    """Remove the packs that were not used for longest until new ones fit.
+
+    Args:
+        root: The cache folder.
+        need_bytes: Size of what will be written.
+        limit_bytes: Size that all packs may have together.
+        keep: Index files of the packs in use; they stay.
+
+    Returns:
+        Whether there is room now, on the disk too.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        packs = list_packs(root)
+        total = sum(size for _, _, size in packs)
+        free = shutil.disk_usage(root).free
+    except OSError as error:
+        say(f"warning: no feature cache: {store.machine_error(error, root).message}")
+        return False
+    kept = sum(size for _, path, size in packs if path in keep)
+    if need_bytes + kept > limit_bytes:
+        return False
+    for _, path, size in packs:
+        if total + need_bytes <= limit_bytes and need_bytes < free:
+            break
+        if path not in keep:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".npy").unlink(missing_ok=True)
+            total, free = total - size, free + size
+    return need_bytes < free
+
+
+def list_packs(root: Path) -> list[tuple[float, Path, int]]:
+    """Return (time of last use, index file, bytes) of every pack, the oldest first."""
+    packs = []
+    for index in root.glob("*/*.json"):
+        try:
+            size = index.stat().st_size + index.with_suffix(".npy").stat().st_size
+            packs.append((index.stat().st_mtime, index, size))
+        except FileNotFoundError:
+            continue  # another process made room
+    return sorted(packs)
+
+
+def clear(root: Path) -> int:
+    """Remove all features; return how many bytes that freed.
+
+    Raises:
+        MachineError: A file cannot be removed.
+    """
+    freed = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    try:
+        if root.exists():
+            shutil.rmtree(root)
+    except OSError as error:
+        raise MachineError("E503", f"cannot be removed: {error.strerror}", path=root) from error
+    return freed

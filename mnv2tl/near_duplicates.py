@@ -1,0 +1,142 @@
+"""Pairs of images that look the same but differ in their bytes, by their 64-bit dHash.
+
+Two hashes with at most two unlike bits agree in at least two of four 16-bit bands. So only hashes
+that share two whole bands are compared: six sorts instead of n * n comparisons.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BITS = 2
+"""Two images are near duplicates if their hashes differ in at most so many bits."""
+_EXAMPLES = 20
+# A bucket of more hashes than this holds little but flat pictures; its pairs are not all compared.
+_NEIGHBOURS = 256
+_PAIRS = 1_000_000
+
+
+def close_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], bool]:
+    """Find the pairs of distinct hashes that differ in at most `BITS` bits.
+
+    Args:
+        hashes: Distinct values, shape (n,).
+
+    Returns:
+        Indices of shape (pairs, 2), the first below the second, sorted; and whether these are all
+        pairs. Both time and memory are bounded, whatever the hashes.
+    """
+    hashes = np.ascontiguousarray(hashes, dtype=np.uint64)
+    codes: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+    complete = True
+    for bands in itertools.combinations(range(4), 2):
+        mask = np.uint64(sum(0xFFFF << (16 * band) for band in bands))
+        parts = [codes]
+        for found in _pairs_of_equal_keys(hashes, hashes & mask):
+            parts.append(found)
+            if sum(part.size for part in parts) > _PAIRS:
+                complete = False
+                break
+        codes = np.unique(np.concatenate(parts))[:_PAIRS]
+        complete = complete and not _has_long_run(hashes & mask)
+    return np.stack(np.divmod(codes, max(hashes.size, 1)), axis=1), complete
+
+
+def _pairs_of_equal_keys(
+    hashes: NDArray[np.uint64], keys: NDArray[np.uint64]
+) -> Iterator[NDArray[np.int64]]:
+    """Yield pairs with equal keys and close hashes, encoded as first * n + second."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    at = np.arange(keys.size)
+    for step in range(1, _NEIGHBOURS + 1):
+        at = at[at + step < keys.size]
+        at = at[keys[at] == keys[at + step]]
+        if not at.size:
+            return
+        left, right = order[at], order[at + step]
+        close = np.bitwise_count(hashes[left] ^ hashes[right]) <= BITS
+        left, right = left[close], right[close]
+        if left.size:
+            yield np.minimum(left, right) * keys.size + np.maximum(left, right)
+
+
+def _has_long_run(keys: NDArray[np.uint64]) -> bool:
+    _, counts = np.unique(keys, return_counts=True)
+    return bool(counts.size and counts.max() > _NEIGHBOURS + 1)
+
+
+def summarise(paths: Sequence[str], hashes: Sequence[int], splits: Sequence[str]) -> dict[str, Any]:
+    """Count near duplicates among images of unlike bytes.
+
+    Args:
+        paths: One image per distinct content.
+        hashes: dHash of each, in [0, 2**64).
+        splits: Split of each.
+
+    Returns:
+        `bits`: the largest difference; `pairs` of images; `across_splits`: how many of them lie in
+        two splits, a leak; `complete`: False if the counts are lower bounds; `examples`: at most
+        20 of [path, path, bits], those across splits first.
+    """
+    values, which = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
+    names, codes = np.unique(np.array(splits, dtype=np.str_), return_inverse=True)
+    counts = np.zeros((values.size, names.size), dtype=np.int64)  # (values, splits)
+    np.add.at(counts, (which, codes), 1)
+    close, complete = close_pairs(values)
+    equal = np.repeat(np.flatnonzero(counts.sum(axis=1) > 1)[:, None], 2, axis=1)  # (equal, 2)
+    groups = np.concatenate([equal, close])
+    pairs, across = _count(groups, counts)
+    members: list[list[int]] = [[] for _ in range(values.size)]
+    for image, value in enumerate(which.tolist()):
+        members[value].append(image)
+    leaks = (
+        (a, b)
+        for a, b in _image_pairs(groups[across > 0].tolist(), members)
+        if splits[a] != splits[b]
+    )
+    others = _image_pairs(groups[across == 0].tolist(), members)
+    first = itertools.islice(itertools.chain(leaks, others), _EXAMPLES)
+    return {
+        "bits": BITS,
+        "pairs": int(pairs.sum()),
+        "across_splits": int(across.sum()),
+        "complete": complete,
+        "examples": [[paths[a], paths[b], (hashes[a] ^ hashes[b]).bit_count()] for a, b in first],
+    }
+
+
+def _count(
+    groups: NDArray[np.int64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the pairs of images behind each pair of hash values, and those across splits.
+
+    Args:
+        groups: Indices of two hash values, shape (groups, 2); twice the same for equal hashes.
+        counts: Images per hash value and split, shape (values, splits).
+
+    Returns:
+        Two arrays of shape (groups,).
+    """
+    left, right = counts[groups[:, 0]], counts[groups[:, 1]]
+    pairs = left.sum(axis=1) * right.sum(axis=1)
+    across = pairs - (left * right).sum(axis=1)
+    # Among n images of one hash, n * n counts each pair twice and each image with itself.
+    is_equal = groups[:, 0] == groups[:, 1]
+    pairs = np.where(is_equal, (pairs - left.sum(axis=1)) // 2, pairs)
+    return pairs, np.where(is_equal, across // 2, across)
+
+
+def _image_pairs(
+    groups: Sequence[tuple[int, int]], members: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, int]]:
+    for first, second in groups:
+        if first == second:
+            yield from itertools.combinations(members[first], 2)
+        else:
+            yield from itertools.product(members[first], members[second])

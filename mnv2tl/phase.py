@@ -1,0 +1,317 @@
+"""Train the last layers on features, epoch by epoch, with Keras' `fit` on either backend.
+
+A phase trains the last N layers at one learning rate. The order of images in an epoch, the view
+that it sees and the first weights come from NumPy and the seed, so that both backends get the same
+batches and a resumed run goes on as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2tl.config import TrainConfig
+from mnv2tl.errors import ResultError
+from mnv2tl.features import FeatureSource
+from mnv2tl.keras_model import Arrays, build_model, freeze, get_arrays, set_arrays
+from mnv2tl.manifest import Entry
+from mnv2tl.metrics import log_loss, softmax, top1_accuracy
+from mnv2tl.mobilenet import Layer, cut_at
+from mnv2tl.progress import Advance
+from mnv2tl.state import Best, Commit, StateStore
+from mnv2tl.views import PLAIN
+
+_PREDICT_IMAGES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """What one phase trains, and for how long."""
+
+    index: int
+    """0 for the first phase, 1 for fine-tuning."""
+    trainable_layers: int
+    """Layers of MobileNetV2 that train, counted from its end."""
+    epochs: int
+    """Most epochs of this phase."""
+    learning_rate: float
+    """Step size of Adam at its start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Images of the training and validation split."""
+
+    train: tuple[Entry, ...]
+    """Images to learn from."""
+    val: tuple[Entry, ...]
+    """Images to choose the best epoch by."""
+
+
+def list_phases(config: TrainConfig) -> tuple[Phase, ...]:
+    """Return the phases that the settings ask for."""
+    first = Phase(
+        index=0,
+        trainable_layers=config.trainable_layers,
+        epochs=config.epochs,
+        learning_rate=config.learning_rate,
+    )
+    if not config.finetune_epochs:
+        return (first,)
+    second = Phase(
+        index=1,
+        trainable_layers=config.finetune_layers,
+        epochs=config.finetune_epochs,
+        learning_rate=config.finetune_learning_rate,
+    )
+    return first, second
+
+
+def build_head(
+    layers: Sequence[Layer], phase: Phase, config: TrainConfig, *, classes: int, shape: tuple[int, ...]
+) -> keras.Model:
+    """Return the compiled model of the layers behind the cut: features to logits.
+
+    Args:
+        layers: All layers of the network.
+        phase: What trains.
+        config: Settings of the run.
+        classes: Number of outputs.
+        shape: Shape of one image's features.
+    """
+    cut = cut_at(tuple(layers), phase.trainable_layers)
+    head = build_model(
+        layers[cut:],
+        classes=classes,
+        input_shape=shape,
+        scaling=config.scaling if cut == 0 else None,
+        dropout=config.dropout,
+        seed=config.seed,
+        activation=None,
+    )
+    names = [layer.name for layer in layers[len(layers) - phase.trainable_layers :]]
+    freeze(head, names, batch_norm=config.batch_norm)
+    return head
+
+
+def fit_phase(
+    head: keras.Model,
+    phase: Phase,
+    config: TrainConfig,
+    *,
+    source: FeatureSource,
+    split: Split,
+    state: StateStore,
+    start: Commit | None,
+    first_arrays: Arrays,
+    advance: Advance,
+    report: Callable[[dict[str, Any], bool], None],
+) -> Commit:
+    """Train until the phase is over, committing after every epoch; return the last commit.
+
+    Args:
+        head: Its model, from `build_head`.
+        phase: What trains, and for how long.
+        config: Settings of the run.
+        source: Gives features.
+        split: Images.
+        state: Where commits go.
+        start: The commit to go on from; None at the very beginning.
+        first_arrays: Weights at the phase's first step.
+        advance: Called with the number of images that a step used.
+        report: Called with each row of the history and whether it is the best so far.
+
+    Raises:
+        ResultError: The loss or a weight stopped being finite (E602); the last commit is kept.
+    """
+    _compile(head, phase, config, steps=math.ceil(len(split.train) / config.batch_size))
+    if start is not None and start.phase == phase.index:
+        _restore(head, state.load_arrays(start.file))
+    else:
+        set_arrays(head, first_arrays)
+    weights = _class_weights(split.train, config, classes=head.output_shape[1])
+    val_labels = np.array([entry.label for entry in split.val])
+    commit = start
+    while not is_over(commit, phase, config):
+        history = commit.history if commit else ()
+        batches = _EpochBatches(source, split.train, config, len(history), weights)
+        began = time.perf_counter()
+        callbacks = [_Watch(advance, len(split.train), config.batch_size)]
+        logs = head.fit(
+            batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks
+        ).history
+        probabilities = softmax(predict_logits(head, source, split.val))
+        row = {
+            "epoch": len(history) + 1,
+            "phase": phase.index,
+            "loss": float(logs["loss"][0]),
+            "accuracy": float(logs["accuracy"][0]),
+            "val_loss": log_loss(probabilities, val_labels),
+            "val_accuracy": top1_accuracy(probabilities, val_labels),
+            "seconds": round(time.perf_counter() - began, 3),
+        }
+        commit = _commit(head, row, phase, config, state=state, before=commit)
+        report(row, commit.best.epoch == row["epoch"])
+    if commit is None:
+        raise ValueError("a phase needs at least one epoch")
+    return commit
+
+
+def is_over(commit: Commit | None, phase: Phase, config: TrainConfig) -> bool:
+    """Tell whether a phase has run its epochs or has not improved for `patience` epochs."""
+    rows = [row for row in commit.history if row["phase"] == phase.index] if commit else []
+    if len(rows) >= phase.epochs:
+        return True
+    if not config.patience or len(rows) <= config.patience:
+        return False
+    values = [_figure(row, config) for row in rows]
+    return min(values[-config.patience :]) >= min(values[: -config.patience])
+
+
+def predict_logits(
+    head: keras.Model, source: FeatureSource, entries: Sequence[Entry]
+) -> NDArray[np.float32]:
+    """Return the logits of plain images, shape (n, classes), in constant memory."""
+    logits = []
+    for start in range(0, len(entries), _PREDICT_IMAGES):
+        features = source.read(entries[start : start + _PREDICT_IMAGES], PLAIN)
+        count = len(features)
+        # Padded, so that only one shape is compiled.
+        padding = [(0, _PREDICT_IMAGES - count)] + [(0, 0)] * (features.ndim - 1)
+        batch = np.pad(features, padding)
+        logits.append(np.asarray(head.predict_on_batch(batch))[:count])
+    return np.concatenate(logits)
+
+
+def order_of_epoch(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """Return the order of the images in an epoch, counted from 0; equal on both backends."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def _compile(head: keras.Model, phase: Phase, config: TrainConfig, *, steps: int) -> None:
+    rate: Any = phase.learning_rate
+    if config.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps * phase.epochs)
+    loss = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=config.label_smoothing
+    )
+    optimizer = keras.optimizers.Adam(rate)
+    optimizer.build(head.trainable_variables)
+    head.compile(optimizer, loss, metrics=["accuracy"])
+
+
+class _EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """The batches of one epoch: features, one-hot targets, weights."""
+
+    def __init__(
+        self,
+        source: FeatureSource,
+        entries: Sequence[Entry],
+        config: TrainConfig,
+        epoch: int,
+        class_weights: NDArray[np.float32],
+    ) -> None:
+        super().__init__()
+        self.source, self.class_weights = source, class_weights
+        self.entries = [entries[i] for i in order_of_epoch(config.seed, epoch, len(entries))]
+        self.view = view_of_epoch(config, epoch)
+        self.batch_size = config.batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.entries) / self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], ...]:
+        entries = self.entries[index * self.batch_size : (index + 1) * self.batch_size]
+        labels = [entry.label for entry in entries]
+        targets = np.eye(len(self.class_weights), dtype=np.float32)[labels]  # (n, classes)
+        return self.source.read(entries, self.view), targets, self.class_weights[labels]
+
+
+def view_of_epoch(config: TrainConfig, epoch: int) -> int:
+    """Return the view that an epoch sees, counted from 0; epochs walk through the views."""
+    return epoch % config.views if config.is_augmented else PLAIN
+
+
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Counts images for the progress bar and stops at a loss that is not finite."""
+
+    def __init__(self, advance: Advance, images: int, batch_size: int) -> None:
+        super().__init__()
+        self.advance, self.images, self.batch_size = advance, images, batch_size
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Check the loss so far."""
+        if not math.isfinite(float((logs or {}).get("loss", 0.0))):
+            message = f"the loss is not finite at step {batch + 1} of the epoch"
+            raise ResultError("E602", message, fix="lower --learning-rate")
+        self.advance(min(self.batch_size, self.images - batch * self.batch_size))
+
+
+def _class_weights(
+    entries: Sequence[Entry], config: TrainConfig, *, classes: int
+) -> NDArray[np.float32]:
+    if config.class_weights == "none":
+        return np.ones(classes, np.float32)
+    counts = np.bincount([entry.label for entry in entries], minlength=classes)
+    return (len(entries) / (classes * np.maximum(counts, 1))).astype(np.float32)
+
+
+def _figure(row: dict[str, Any], config: TrainConfig) -> float:
+    """Return the figure that names the best epoch, turned so that less is better."""
+    return float(row["val_loss"] if config.best_by == "val_loss" else -row["val_accuracy"])
+
+
+def _commit(
+    head: keras.Model,
+    row: dict[str, Any],
+    phase: Phase,
+    config: TrainConfig,
+    *,
+    state: StateStore,
+    before: Commit | None,
+) -> Commit:
+    arrays = get_arrays(head)
+    broken = [key for key, array in arrays.items() if not np.isfinite(array).all()]
+    if broken or not math.isfinite(row["val_loss"]):
+        what = f"the weight {broken[0]}" if broken else "the validation loss"
+        message = f"{what} is not finite after epoch {row['epoch']}"
+        raise ResultError("E602", message, fix="lower --learning-rate")
+    best = before.best if before else None
+    value = _figure(row, config)
+    if best is None or value < best.value:
+        file = state.save_arrays(f"best-{row['epoch']:04}", arrays)
+        best = Best(epoch=row["epoch"], phase=phase.index, value=value, file=file)
+    file = state.save_arrays(f"epoch-{row['epoch']:04}", arrays | _hidden_state(head))
+    history = (*before.history, row) if before else (row,)
+    commit = Commit(phase=phase.index, file=file, history=history, best=best)
+    state.commit(commit)
+    return commit
+
+
+def _hidden_variables(head: keras.Model) -> dict[str, Any]:
+    """Return the optimizer's variables and random states by a key that is equal on all backends."""
+    variables = {
+        f"optimizer/{number:04}/{variable.name}": variable
+        for number, variable in enumerate(head.optimizer.variables)
+    }
+    for layer in head.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            variables[f"random/{layer.name}"] = layer.seed_generator.state
+    return variables
+
+
+def _hidden_state(head: keras.Model) -> dict[str, NDArray[Any]]:
+    return {key: np.array(variable) for key, variable in _hidden_variables(head).items()}
+
+
+def _restore(head: keras.Model, arrays: dict[str, NDArray[Any]]) -> None:
+    set_arrays(head, arrays)
+    for key, variable in _hidden_variables(head).items():
+        variable.assign(arrays[key])

@@ -1,0 +1,140 @@
+"""The training state on disk: after every epoch, everything that the next one needs.
+
+`state.json` is the one commit point: it names the array files by their hash, so that weights,
+optimizer, history and the best epoch so far always move together. The last two commits are kept.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2tl import store
+from mnv2tl.errors import ArtifactError
+from mnv2tl.progress import say
+
+SCHEMA = 1
+_KEPT_COMMITS = 2
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The best epoch so far."""
+
+    epoch: int
+    """Counted from 1 over all phases."""
+    phase: int
+    """Index of its phase."""
+    value: float
+    """The figure that it was chosen by."""
+    file: str
+    """Name of its array file in the state folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """The state after an epoch."""
+
+    phase: int
+    """Index of the phase that the epoch belongs to."""
+    file: str
+    """Name of the array file with weights, optimizer and random state."""
+    history: tuple[dict[str, Any], ...]
+    """One row per finished epoch."""
+    best: Best
+    """The best epoch so far."""
+
+
+class StateStore:
+    """Writes and reads the commits of one run.
+
+    Args:
+        folder: The run's `state` folder; made at the first commit.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.commits: list[Commit] = []
+
+    def save_arrays(self, stem: str, arrays: Arrays) -> str:
+        """Write arrays under a name that holds their file's hash; return that name."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **{k: np.asarray(v) for k, v in arrays.items()})
+        content = buffer.getvalue()
+        name = f"{stem}-{store.sha256_bytes(content)}.npz"
+        store.write_bytes(self.folder / name, content)
+        return name
+
+    def commit(self, commit: Commit) -> None:
+        """Make a commit the newest one, then remove array files that no kept commit names."""
+        self.commits = [*self.commits, commit][-_KEPT_COMMITS:]
+        value = {"schema": SCHEMA, "commits": [asdict(each) for each in self.commits]}
+        store.write_json(self.folder / "state.json", value)
+        named = {name for each in self.commits for name in (each.file, each.best.file)}
+        for file in self.folder.glob("*.npz"):
+            if file.name not in named:
+                file.unlink(missing_ok=True)
+
+    def load(self) -> Commit | None:
+        """Return the newest commit whose files are whole, or None when there is no state yet.
+
+        Raises:
+            ArtifactError: The state is of a newer schema (E404), or none is whole (E403); nothing
+                is deleted then.
+        """
+        path = self.folder / "state.json"
+        try:
+            value = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ArtifactError("E403", "not JSON", path=path, fix="start again") from error
+        if value.get("schema", 0) > SCHEMA:
+            message = f"schema {value['schema']}, this version reads <= {SCHEMA}"
+            raise ArtifactError("E404", message, path=path, fix="update mnv2tl")
+        try:
+            commits = [_commit_from(each) for each in value["commits"]]
+        except (KeyError, TypeError) as error:
+            raise ArtifactError("E403", "no state of mnv2tl", path=path) from error
+        for newest in range(len(commits), 0, -1):
+            commit = commits[newest - 1]
+            damaged = [n for n in (commit.file, commit.best.file) if not self._is_whole(n)]
+            if not damaged:
+                self.commits = commits[:newest]
+                return commit
+            say(f"warning: state after epoch {len(commit.history)} is damaged: {damaged[0]}")
+        tried = ", ".join(commit.file for commit in commits)
+        raise ArtifactError("E403", f"no state is whole; tried {tried}", path=path)
+
+    def load_arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a file that a commit names.
+
+        Raises:
+            ArtifactError: Its bytes do not give the hash in its name (E413).
+        """
+        if not self._is_whole(name):
+            raise ArtifactError("E413", "its bytes do not give its hash", path=self.folder / name)
+        with np.load(self.folder / name, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+
+    def _is_whole(self, name: str) -> bool:
+        path = self.folder / Path(name).name
+        return path.is_file() and store.sha256_file(path) == path.stem.rpartition("-")[2]
+
+
+def _commit_from(value: dict[str, Any]) -> Commit:
+    return Commit(
+        phase=value["phase"],
+        file=value["file"],
+        history=tuple(value["history"]),
+        best=Best(**value["best"]),
+    )

@@ -1,0 +1,69 @@
+"""Make the pixels of an image and of its augmented views, from a file named by its hash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2tl import augment, images
+from mnv2tl.augment import AugmentConfig
+from mnv2tl.manifest import Entry
+from mnv2tl.store import sha256_bytes, sha256_json
+
+PLAIN = -1
+"""The view that is not augmented: validation and test images have no other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewMaker:
+    """Turns entries of a manifest into square pixels."""
+
+    root: Path
+    """Folder that the entries' paths start from."""
+    image_px: int
+    """Side of the pixels that come out."""
+    augment: AugmentConfig
+    """How views other than `PLAIN` differ from the image."""
+    seed: int
+    """Seed of the augmentation."""
+    max_pixels: int = images.MAX_PIXELS
+    """Largest image that is decoded."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the plain pixels, besides the file's content."""
+        return {
+            "preprocessing": images.PREPROCESSING,
+            "pillow": images.pillow_version(),
+            "image_px": self.image_px,
+        }
+
+    def key(self, entry: Entry, view: int) -> str:
+        """Return a text that is equal only for equal pixels of one `identity`."""
+        if view == PLAIN:
+            return f"{entry.sha256}:plain"
+        rule = sha256_json([augment.RULE_VERSION, self.augment.to_json(), self.seed])
+        return f"{entry.sha256}:{rule[:16]}:{view}"
+
+    def load(self, entry: Entry) -> NDArray[np.uint8]:
+        """Return the plain pixels of an image, shape (image_px, image_px, 3).
+
+        Raises:
+            UnreadableImageError: It cannot be read, or is no longer the file of the manifest.
+        """
+        content = images.read_bytes(self.root / entry.path)
+        if sha256_bytes(content) != entry.sha256:
+            raise images.UnreadableImageError("changed", "the file changed since it was scanned")
+        decoded = images.decode(content, max_pixels=self.max_pixels)
+        return images.resize(decoded.pixels, self.image_px)
+
+    def vary(self, pixels: NDArray[np.uint8], entry: Entry, view: int) -> NDArray[np.uint8]:
+        """Return one view of plain pixels; the same for the same seed, content and view."""
+        if view == PLAIN:
+            return pixels
+        return augment.augment(
+            pixels, self.augment, seed=self.seed, sha256=entry.sha256, view=view
+        )
