@@ -51,10 +51,10 @@ def use_backend(name: str) -> None:
 def has_gpu(name: str) -> bool:
     """Tell whether the backend computes on a graphics card."""
     if name == "jax":
-        import jax  # noqa: PLC0415  slow to import
+        import jax
 
         return str(jax.default_backend()) == "gpu"
-    import tensorflow  # noqa: PLC0415  slow to import
+    import tensorflow
 
     return bool(tensorflow.config.list_physical_devices("GPU"))
 

@@ -1,12 +1,12 @@
 """The run folder: what a training leaves behind, and how it is read back.
 
-    run/
-    ├── best.keras      the best epoch as stock Keras layers, pixels 0..255 to probabilities
-    ├── run.json        settings, class names, hashes, versions, figures
-    ├── manifest.json   every image with class, split and hash
-    ├── history.csv     one row per epoch
-    ├── curves.png      accuracy and loss
-    └── state/          what --resume needs
+run/
+├── best.keras      the best epoch as stock Keras layers, pixels 0..255 to probabilities
+├── run.json        settings, class names, hashes, versions, figures
+├── manifest.json   every image with class, split and hash
+├── history.csv     one row per epoch
+├── curves.png      accuracy and loss
+└── state/          what --resume needs
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from mnv2tl import __version__
-from mnv2tl.errors import InterruptError, Mnv2tlError
+from mnv2tl.errors import InterruptError, MachineError, Mnv2tlError
 
 COMMANDS = {
     "audit": ("mnv2tl.commands.audit:audit", "Check a folder of images and show how it is split."),
@@ -31,6 +31,13 @@ COMMANDS = {
     "weights": ("mnv2tl.commands.weights:weights", "List, fetch or verify base weights."),
 }
 """Sub-command -> where it lives, and its line in `mnv2tl --help`."""
+
+EXTRAS = {
+    **dict.fromkeys(("h5py", "imagehash", "keras", "matplotlib", "onnx", "platformdirs"), "jax"),
+    "onnxruntime": "deploy",
+    "skimage": "demo",
+}
+"""Optional package -> the extra that brings it."""
 
 
 class LazyGroup(click.Group):
@@ -56,7 +63,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the sub-command; an expected error ends as one line and its exit code."""
         try:
-            return super().invoke(ctx)
+            with _name_extra():
+                return super().invoke(ctx)
         except Mnv2tlError as error:
             if ctx.params["debug"]:
                 raise
@@ -66,6 +74,18 @@ class LazyGroup(click.Group):
             ctx.exit(exit_code_of(error))
         except KeyboardInterrupt:
             ctx.exit(128 + signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _name_extra() -> Iterator[None]:
+    """Turn the import of an optional package that is not installed into an expected error."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        fix = f"pip install 'mnv2tl[{EXTRAS[error.name]}]'"
+        raise MachineError("E508", f"{error.name} is not installed", fix=fix) from error
 
 
 def exit_code_of(error: Mnv2tlError) -> int:

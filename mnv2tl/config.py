@@ -115,11 +115,6 @@ class TrainConfig:
             )
 
     @property
-    def walked_views(self) -> int:
-        """How many different views the epochs really see."""
-        return min(self.views, self.all_epochs) if self.is_augmented else 1
-
-    @property
     def is_augmented(self) -> bool:
         """Whether training images are varied at all."""
         return self.augment != AugmentConfig()

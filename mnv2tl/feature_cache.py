@@ -130,9 +130,7 @@ class FeatureSpace:
         return found
 
 
-def make_room(
-    root: Path, *, need_bytes: int, limit_bytes: int, keep: Collection[Path]
-) -> bool:
+def make_room(root: Path, *, need_bytes: int, limit_bytes: int, keep: Collection[Path]) -> bool:
     """Remove the packs that were not used for longest until new ones fit.
 
     Args:

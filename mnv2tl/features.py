@@ -101,7 +101,7 @@ def prepare(
     source = FeatureSource(maker=maker, trunk=trunk, space=space)
     if not count:
         return source
-    say(f"features: {count} of {len(todo)} images to compute, {need_bytes / 1e6:.0f} MB to keep")
+    say(f"features: {count} views of {len(todo)} images to compute, {need_bytes / 1e6:.0f} MB")
     has_room = make_room(
         cache_root, need_bytes=need_bytes, limit_bytes=limit_bytes, keep=space.index_paths
     )

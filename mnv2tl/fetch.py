@@ -11,6 +11,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -52,6 +53,8 @@ def download(url: str, path: Path, *, max_bytes: int, sha256: str | None = None)
         with opener.open(url, timeout=_SOCKET_SECONDS) as response:
             store.write_file(part, lambda file: _copy(response, file, url, max_bytes))
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise _unreachable(url, str(error) or type(error).__name__) from error
     try:
         found = store.sha256_file(part)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mnv2tl.errors import DataError, MachineError, show
 from mnv2tl.manifest import LeftOut
@@ -69,8 +69,7 @@ class Listing:
     """The splits that are taken as found."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Node:
+class _Node(NamedTuple):
     name: str
     file: str
     kind: Literal["folder", "file", "special"]
@@ -185,7 +184,9 @@ def resolve_folder(folder: Path) -> Path:
     except PermissionError as error:
         raise DataError("E307", "permission denied", path=folder) from error
     except OSError as error:
-        parent = next(each for each in folder.absolute().parents if each.is_dir())
+        parent = next(
+            (each for each in folder.absolute().parents if os.path.isdir(each)), folder.anchor
+        )
         message = f"no such folder; the nearest existing parent is {show(parent)}"
         raise DataError("E300", message, path=folder) from error
     if not stat.S_ISDIR(mode):

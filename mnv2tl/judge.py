@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mnv2tl import near_duplicates
 from mnv2tl.errors import DataError, show
@@ -65,19 +65,7 @@ def judge(listing: Listing, records: Sequence[Record], root: Path, config: ScanC
     _resolve_empty(judged, listing, root, config)
     splits = _split(judged, listing, root, config)
     class_names = tuple(sorted({found.class_name for found, _ in judged.items}))
-    labels = {name: label for label, name in enumerate(class_names)}
-    entries = tuple(
-        Entry(
-            path=found.path,
-            label=labels[found.class_name],
-            split=split,
-            sha256=record.sha256,
-            bytes=found.stat.st_size,
-            width=record.width,
-            height=record.height,
-        )
-        for (found, record), split in zip(judged.items, splits, strict=True)
-    )
+    entries = _entries(judged.items, splits, class_names)
     near = _near_duplicates(judged.items, splits) if config.near_duplicates else {}
     manifest = Manifest(
         root=listing.root,
@@ -124,8 +112,26 @@ class _Judged:
     warnings: list[str] = field(default_factory=list)
 
 
+def _entries(
+    items: Sequence[Item], splits: Sequence[Split], class_names: Sequence[str]
+) -> tuple[Entry, ...]:
+    labels = {name: label for label, name in enumerate(class_names)}
+    return tuple(
+        Entry(
+            path=found.path,
+            label=labels[found.class_name],
+            split=split,
+            sha256=record.sha256,
+            bytes=found.stat.st_size,
+            width=record.width,
+            height=record.height,
+        )
+        for (found, record), split in zip(items, splits, strict=True)
+    )
+
+
 def _left_out(found: Found, record: Record) -> LeftOut:
-    suffix = PurePosixPath(found.path).suffix.lower()
+    suffix = os.path.splitext(found.path)[1].lower()
     is_named_image = suffix in FORMAT_OF_SUFFIX or suffix in _FOREIGN_SUFFIXES
     is_other = record.code in _NO_IMAGE and not is_named_image
     code = "other-file" if is_other else record.code

@@ -167,4 +167,3 @@ def _make_layer(layer: Layer) -> keras.layers.Layer:
             return keras.layers.Add(name=name)
         case "pool":
             return keras.layers.GlobalAveragePooling2D(name=name)
-

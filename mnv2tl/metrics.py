@@ -1,4 +1,4 @@
-"""Figures that say how good probabilities are; NumPy only, so that every runtime is judged alike."""
+"""Figures that say how good probabilities are; NumPy only, so every runtime is judged alike."""
 
 from __future__ import annotations
 

@@ -100,7 +100,11 @@ def summarise(paths: Sequence[str], hashes: Sequence[int], splits: Sequence[str]
         for a, b in _image_pairs(groups[across > 0].tolist(), members)
         if splits[a] != splits[b]
     )
-    others = _image_pairs(groups[across == 0].tolist(), members)
+    others = (
+        (a, b)
+        for a, b in _image_pairs(groups[pairs > across].tolist(), members)
+        if splits[a] == splits[b]
+    )
     first = itertools.islice(itertools.chain(leaks, others), _EXAMPLES)
     return {
         "bits": BITS,
@@ -135,8 +139,11 @@ def _count(
 def _image_pairs(
     groups: Sequence[tuple[int, int]], members: Sequence[Sequence[int]]
 ) -> Iterator[tuple[int, int]]:
-    for first, second in groups:
-        if first == second:
-            yield from itertools.combinations(members[first], 2)
-        else:
-            yield from itertools.product(members[first], members[second])
+    """Yield the pairs of images behind pairs of hash values, the first `_PAIRS` of them."""
+    each_group = (
+        itertools.combinations(members[first], 2)
+        if first == second
+        else itertools.product(members[first], members[second])
+        for first, second in groups
+    )
+    return itertools.islice(itertools.chain.from_iterable(each_group), _PAIRS)

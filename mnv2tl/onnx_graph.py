@@ -47,7 +47,8 @@ class GraphWriter:
         proto = helper.make_model(graph, opset_imports=opsets, producer_name="mnv2tl")
         proto.ir_version = IR_VERSION
         onnx.checker.check_model(proto, full_check=True)
-        return proto.SerializeToString(deterministic=True)
+        content: bytes = proto.SerializeToString(deterministic=True)
+        return content
 
 
 def write_trunk(layers: Sequence[Layer], arrays: Arrays, *, scaling: str) -> bytes:
@@ -80,9 +81,9 @@ def write_scaling(writer: GraphWriter, image: str, scaling: str) -> str:
     factor, offset = SCALINGS[scaling]
     x = writer.add("Cast", [image], "image/float", to=TensorProto.FLOAT)
     x = writer.add("Transpose", [x], "image/nchw", perm=[0, 3, 1, 2])  # (n, 3, h, w)
-    scale = writer.constant("scaling/factor", np.float32(factor).reshape(()))
+    scale = writer.constant("scaling/factor", np.array(factor, np.float32))
     x = writer.add("Mul", [x, scale], "image/factor")
-    shift = writer.constant("scaling/offset", np.float32(offset).reshape(()))
+    shift = writer.constant("scaling/offset", np.array(offset, np.float32))
     return writer.add("Add", [x, shift], "image/scaled")
 
 
@@ -127,8 +128,8 @@ def _fold(layers: Sequence[Layer]) -> dict[str, str]:
 
 
 def _relu6_limits(writer: GraphWriter) -> tuple[str, str]:
-    low = writer.constant("relu6/low", np.float32(0).reshape(()))
-    return low, writer.constant("relu6/high", np.float32(6).reshape(()))
+    low = writer.constant("relu6/low", np.array(0, np.float32))
+    return low, writer.constant("relu6/high", np.array(6, np.float32))
 
 
 def _scale_and_shift(

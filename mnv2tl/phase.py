@@ -75,7 +75,12 @@ def list_phases(config: TrainConfig) -> tuple[Phase, ...]:
 
 
 def build_head(
-    layers: Sequence[Layer], phase: Phase, config: TrainConfig, *, classes: int, shape: tuple[int, ...]
+    layers: Sequence[Layer],
+    phase: Phase,
+    config: TrainConfig,
+    *,
+    classes: int,
+    shape: tuple[int, ...],
 ) -> keras.Model:
     """Return the compiled model of the layers behind the cut: features to logits.
 
@@ -96,9 +101,13 @@ def build_head(
         seed=config.seed,
         activation=None,
     )
-    names = [layer.name for layer in layers[len(layers) - phase.trainable_layers :]]
-    freeze(head, names, batch_norm=config.batch_norm)
+    freeze(head, list_trained(layers, phase), batch_norm=config.batch_norm)
     return head
+
+
+def list_trained(layers: Sequence[Layer], phase: Phase) -> list[str]:
+    """Return the names of the layers of MobileNetV2 that a phase trains."""
+    return [layer.name for layer in layers[len(layers) - phase.trainable_layers :]]
 
 
 def fit_phase(
@@ -144,9 +153,7 @@ def fit_phase(
         batches = _EpochBatches(source, split.train, config, len(history), weights)
         began = time.perf_counter()
         callbacks = [_Watch(advance, len(split.train), config.batch_size)]
-        logs = head.fit(
-            batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks
-        ).history
+        logs = head.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks).history
         probabilities = softmax(predict_logits(head, source, split.val))
         row = {
             "epoch": len(history) + 1,
@@ -237,6 +244,11 @@ class _EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
 def view_of_epoch(config: TrainConfig, epoch: int) -> int:
     """Return the view that an epoch sees, counted from 0; epochs walk through the views."""
     return epoch % config.views if config.is_augmented else PLAIN
+
+
+def views_of_phases(config: TrainConfig) -> tuple[int, ...]:
+    """Return all views that the epochs see."""
+    return tuple(sorted({view_of_epoch(config, epoch) for epoch in range(config.all_epochs)}))
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]

@@ -21,8 +21,8 @@ def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, best_epoch: i
         rows: The history.
         best_epoch: Counted from 1.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415  slow to import
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
     epochs = [row["epoch"] for row in rows]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
 
 from mnv2tl.errors import show
 from mnv2tl.folder import Listing
@@ -63,7 +63,7 @@ def _left_out(manifest: Manifest) -> Iterable[str]:
 
 def _of_images(records: Sequence[Record], entries: Sequence[Entry]) -> Iterable[str]:
     misnamed = sum(
-        FORMAT_OF_SUFFIX.get(PurePosixPath(entry.path).suffix.lower()) != record.format
+        FORMAT_OF_SUFFIX.get(os.path.splitext(entry.path)[1].lower()) != record.format
         for entry, record in zip(entries, records, strict=True)
     )
     if misnamed:

@@ -135,7 +135,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
                 raise BusyError("E701", message, path=folder, fix="wait for it to end") from error
         file.seek(0)
         file.truncate()
-        file.write(f"pid {os.getpid()} on {os.uname().nodename if os.name != 'nt' else 'this host'}")
+        file.write(
+            f"pid {os.getpid()} on {os.uname().nodename if os.name != 'nt' else 'this host'}"
+        )
         file.flush()
         yield
-

@@ -6,44 +6,46 @@ scan -> base weights -> frozen trunk -> features -> head, epoch by epoch -> best
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from mnv2tl import backend, checkpoint, images, store
 from mnv2tl.cache_folder import cache_folder
-from mnv2tl.checkpoint import Run, full_shapes, load_run
+from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.config import TrainConfig
-from mnv2tl.errors import ArtifactError, ExistsError, InterruptError, ResultError, show
-from mnv2tl.evaluate import Evaluation, evaluate_files, open_model
+from mnv2tl.errors import ExistsError, InterruptError, show
 from mnv2tl.features import FeatureSource, prepare
-from mnv2tl.judge import check_share
-from mnv2tl.keras_model import build_model, freeze, initial_dense, set_arrays
-from mnv2tl.manifest import LeftOut, Manifest, changes
-from mnv2tl.metrics import expected_calibration_error, fit_temperature, softmax
-from mnv2tl.mobilenet import cut_at, list_layers
-from mnv2tl.phase import Phase, Split, build_head, fit_phase, list_phases, predict_logits
-from mnv2tl.plots import write_curves
+from mnv2tl.finish import Outcome, describe_trainable, finish
+from mnv2tl.keras_model import set_arrays
+from mnv2tl.manifest import LeftOut, Manifest
+from mnv2tl.mobilenet import Layer, cut_at, list_layers
+from mnv2tl.phase import (
+    Phase,
+    Split,
+    build_head,
+    fit_phase,
+    list_phases,
+    list_trained,
+    predict_logits,
+    views_of_phases,
+)
+from mnv2tl.preparation import check_same_settings, leave_out, load_base, scan_data
 from mnv2tl.progress import say, show_bar
-from mnv2tl.scan import scan
 from mnv2tl.state import Commit, StateStore
+from mnv2tl.tensorboard import open_writer
 from mnv2tl.trunk import choose_runtime, open_trunk
 from mnv2tl.views import PLAIN, ViewMaker
-from mnv2tl.weights import Weights, hash_arrays, load
-
-SELF_CHECK_IMAGES = 2000
-"""How many validation images the finished checkpoint is evaluated on, from their files."""
-
-# Cached features are float16; on photographs that moves probabilities by 1e-4 or less.
-SELF_CHECK_TOLERANCE = 1e-3
+from mnv2tl.weights import Weights
 
 
 def train(
@@ -55,21 +57,31 @@ def train(
 ) -> Run:
     """Train, and return the finished run.
 
+    Choose the backend first: `mnv2tl.backend.use_backend("jax")`.
+
     Args:
         config: All settings.
         resume: Go on from the last committed epoch of `config.out`, to the same result as if the
-            training had not stopped.
-        force: Replace a run that is already there.
+            training had not stopped. Without a former start it starts.
+        force: Replace a run that is already there; the former one goes when the new is finished.
         accept_changes: Resume though images were added, removed or changed.
 
     Raises:
-        ValueError: A setting is wrong.
-        Mnv2tlError: Everything else that a user can meet; see `errors`.
+        ExistsError: `config.out` holds something already (E504).
+        BusyError: Another process trains there (E701).
+        InterruptError: Ctrl-C or a termination; finished epochs are kept (E901).
+        DataError: The images cannot be used.
+        ArtifactError: Weights, or the run to resume, are refused.
+        MachineError: Disk, memory, a permission or a missing package.
+        ResultError: The loss is not finite (E602), or the checkpoint does not answer as the
+            training did (E603).
     """
     with _replaceable(config.out, resume=resume, force=force), store.lock_folder(config.out):
         store.remove_stale_parts(config.out)
+        if (config.out / "run.json").is_file():
+            check_same_settings(config, load_run(config.out).info["config"])
         try:
-            return _Training(config, accept_changes=accept_changes).run()
+            return _go_through_stages(config, accept_changes=accept_changes)
         except KeyboardInterrupt as error:
             raise _interrupted(config, 2) from error
         except InterruptError as error:
@@ -79,6 +91,8 @@ def train(
 @contextlib.contextmanager
 def _replaceable(out: Path, *, resume: bool, force: bool) -> Iterator[None]:
     """Refuse to write over a folder; with force keep the former one until the new is finished."""
+    if out.exists() and not out.is_dir():
+        raise ExistsError("E504", "exists and is no folder", path=out, fix="choose another --out")
     is_empty = not out.exists() or all(file.name == ".lock" for file in out.iterdir())
     if is_empty or (resume and (out / "run.json").is_file()):
         yield
@@ -107,349 +121,199 @@ def _interrupted(config: TrainConfig, signal_number: int) -> InterruptError:
     )
 
 
+@dataclass(slots=True, kw_only=True)
 class _Training:
-    """One training; its methods are the stages, in order."""
+    """What the stages share."""
 
-    def __init__(self, config: TrainConfig, *, accept_changes: bool) -> None:
-        self.config = config
-        self.accept_changes = accept_changes
-        self.out = config.out
-        self.layers = list_layers(alpha=config.alpha, image_px=config.image_px)
-        self.state = StateStore(config.out / "state")
-        self.seconds: dict[str, float] = {}
-        self.began = time.perf_counter()
-
-    def run(self) -> Run:
-        """Go through all stages."""
-        commit = self.state.load()
-        with self._timed("scan"):
-            manifest = self._scan(is_resumed=commit is not None)
-        weights, dense = self._base_weights(manifest)
-        self.arrays = dict(weights.arrays) | dense
-        maker = self._view_maker(manifest)
-        info = self._first_info(manifest, weights)
-        keras.utils.set_random_seed(self.config.seed)
-        for phase in list_phases(self.config):
-            if commit is not None and commit.phase > phase.index:
-                continue
-            with self._timed("features"):
-                source = self._features(phase, maker, manifest)
-                manifest = self._drop_lost(manifest, source)
-            if commit is None:
-                self._write_start(info, manifest)
-            with self._timed("fit"):
-                commit = self._fit(phase, source, manifest, commit)
-        if commit is None:
-            raise ValueError("there is no phase to train")
-        return self._finish(info, manifest, maker, source, commit)
-
-    @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    def _scan(self, *, is_resumed: bool) -> Manifest:
-        manifest = scan(self.config.data, self.config.scan)
-        for warning in manifest.warnings:
-            say(f"warning: {warning}")
-        former_path = self.out / "manifest.json"
-        if is_resumed and former_path.is_file() and not self.accept_changes:
-            former = Manifest.load(former_path)
-            _check_same_data(former, manifest)
-            # The former one also knows which files could not be read later on.
-            return dataclasses.replace(former, root=manifest.root)
-        return manifest
-
-    def _base_weights(
-        self, manifest: Manifest
-    ) -> tuple[Weights, dict[str, np.ndarray[Any, np.dtype[np.float32]]]]:
-        config = self.config
-        rng = np.random.default_rng([config.seed, 0xDE45E])
-        dense = initial_dense(self.layers[-1].channels, len(manifest.class_names), rng)
-        if config.start_from is None:
-            base = load(
-                config.weights, alpha=config.alpha, image_px=config.image_px, seed=config.seed
-            )
-            return base, dense
-        former = load_run(config.start_from)
-        _check_same_network(former, config)
-        arrays = former.read_arrays()
-        former_dense = {key: arrays.pop(key) for key in dense}
-        if former.class_names == manifest.class_names:
-            dense = former_dense
-        name = f"run {former.info['created']}"
-        licence = former.info["weights"]["licence"]
-        sha256 = hash_arrays(arrays)
-        return Weights(arrays=arrays, name=name, sha256=sha256, licence=licence, px=None), dense
-
-    def _view_maker(self, manifest: Manifest) -> ViewMaker:
-        return ViewMaker(
-            root=manifest.root,
-            image_px=self.config.image_px,
-            augment=self.config.augment,
-            seed=self.config.seed,
-            max_pixels=self.config.scan.max_pixels,
-        )
-
-    def _features(self, phase: Phase, maker: ViewMaker, manifest: Manifest) -> FeatureSource:
-        config = self.config
-        gpu = backend.has_gpu(config.backend)
-        trunk = open_trunk(
-            self.layers[: cut_at(self.layers, phase.trainable_layers)],
-            self.arrays,
-            scaling=config.scaling,
-            runtime=choose_runtime(config.trunk_runtime, has_gpu=gpu),
-            image_px=config.image_px,
-        )
-        views = tuple(range(config.walked_views)) if config.is_augmented else (PLAIN,)
-        val = manifest.of_split("val")
-        jobs = [(entry, views) for entry in manifest.of_split("train")]
-        jobs += [(entry, (PLAIN,)) for entry in val]
-        return prepare(
-            maker,
-            trunk,
-            jobs,
-            cache_root=cache_folder("features"),
-            limit_bytes=int(config.cache_limit_gb * 1e9),
-        )
-
-    def _drop_lost(self, manifest: Manifest, source: FeatureSource) -> Manifest:
-        """Leave out images that vanished or changed since the scan."""
-        if not source.lost:
-            return manifest
-        lost = [
-            LeftOut(path=path, code=error.reason, reason=error.message)
-            for path, error in source.lost.items()
-        ]
-        for each in lost:
-            say(f"warning: left out {show(each.path)}: {each.reason}")
-        entries = tuple(entry for entry in manifest.entries if entry.path not in source.lost)
-        pass
-        left_out = tuple(sorted((*manifest.left_out, *lost), key=lambda each: each.path))
-        return dataclasses.replace(manifest, entries=entries, left_out=left_out)
-
-    def _first_info(self, manifest: Manifest, weights: Weights) -> dict[str, Any]:
-        config = self.config
-        return {
-            "schema": checkpoint.SCHEMA,
-            "finished": False,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "config": config.to_json(),
-            "backend": config.backend,
-            "class_names": manifest.class_names,
-            "preprocessing": images.PREPROCESSING,
-            "weights": {
-                "name": weights.name,
-                "sha256": weights.sha256,
-                "licence": weights.licence,
-            },
-            "versions": backend.list_versions(),
-            "machine": {"platform": platform.platform(), "processor": platform.machine()},
-            "git": checkpoint.git_state(Path.cwd()),
-        }
-
-    def _write_start(self, info: dict[str, Any], manifest: Manifest) -> None:
-        info["manifest_sha256"] = manifest.sha256
-        manifest.save(self.out / "manifest.json")
-        store.write_json(self.out / "run.json", info)
-
-    def _fit(
-        self, phase: Phase, source: FeatureSource, manifest: Manifest, commit: Commit | None
-    ) -> Commit:
-        config = self.config
-        split = Split(train=manifest.of_split("train"), val=manifest.of_split("val"))
-        head = build_head(
-            self.layers,
-            phase,
-            config,
-            classes=len(manifest.class_names),
-            shape=source.shape,
-        )
-        _say_trainable(head, phase)
-        first_arrays = self.arrays
-        if commit is not None and commit.phase < phase.index:
-            first_arrays = self.arrays | self.state.load_arrays(commit.best.file)
-        done = len(commit.history) if commit is not None and commit.phase == phase.index else 0
-        with show_bar("train", total=(phase.epochs - done) * len(split.train)) as advance:
-            return fit_phase(
-                head,
-                phase,
-                config,
-                source=source,
-                split=split,
-                state=self.state,
-                start=commit,
-                first_arrays=first_arrays,
-                advance=advance,
-                report=lambda row, is_best: _say_epoch(row, config, is_best=is_best),
-            )
-
-    def _finish(
-        self,
-        info: dict[str, Any],
-        manifest: Manifest,
-        maker: ViewMaker,
-        source: FeatureSource,
-        commit: Commit,
-    ) -> Run:
-        config = self.config
-        best = self.state.load_arrays(commit.best.file)
-        classes = len(manifest.class_names)
-        val = manifest.of_split("val")
-        phase = list_phases(config)[commit.best.phase]
-        val_labels = np.array([entry.label for entry in val])
-        logits = self._best_logits(phase, source, maker, manifest, best)
-        temperature = fit_temperature(logits, val_labels)
-        model = build_model(
-            self.layers,
-            classes=classes,
-            input_shape=(config.image_px, config.image_px, 3),
-            scaling=config.scaling,
-            dropout=config.dropout,
-        )
-        set_arrays(model, self.arrays | best)
-        names = [layer.name for layer in self.layers[len(self.layers) - phase.trainable_layers :]]
-        freeze(model, names, batch_norm=config.batch_norm)
-        digest = checkpoint.write_keras(model, self.out / "best.keras")
-        checked = self._self_check(manifest, maker, temperature)
-        expected = softmax(logits, temperature=temperature)
-        difference = _compare(checked, expected[: len(checked.entries)])
-        checkpoint.write_history(self.out / "history.csv", commit.history)
-        write_curves(self.out / "curves.png", commit.history, best_epoch=commit.best.epoch)
-        summary = checked.summary()
-        self.seconds["total"] = time.perf_counter() - self.began
-        info |= {
-            "finished": True,
-            "manifest_sha256": manifest.sha256,
-            "history": commit.history,
-            "epochs": len(commit.history),
-            "best_epoch": commit.best.epoch,
-            "trainable": _describe_trainable(model),
-            "temperature": temperature,
-            "ece": {
-                "before": expected_calibration_error(softmax(logits), val_labels),
-                "after": expected_calibration_error(expected, val_labels),
-            },
-            "train_images": len(manifest.of_split("train")),
-            "val_images": len(val),
-            "val_accuracy": summary["accuracy"],
-            "val_accuracy_interval": summary["accuracy_interval"],
-            "val_loss": summary["loss"],
-            "per_class": summary["per_class"],
-            "self_check": {"images": len(checked.entries), "max_abs_diff": difference},
-            "trunk_runtime": source.trunk.runtime,
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-            "files": {"best.keras": digest},
-        }
-        store.write_json(self.out / "run.json", info)
-        return load_run(self.out)
-
-    def _best_logits(
-        self,
-        phase: Phase,
-        source: FeatureSource,
-        maker: ViewMaker,
-        manifest: Manifest,
-        best: dict[str, Any],
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return the best epoch's logits on the validation split, from cached features."""
-        if phase.index != list_phases(self.config)[-1].index:
-            source = self._features(phase, maker, manifest)
-        head = build_head(
-            self.layers,
-            phase,
-            self.config,
-            classes=len(manifest.class_names),
-            shape=source.shape,
-        )
-        set_arrays(head, best)
-        return predict_logits(head, source, manifest.of_split("val"))
-
-    def _self_check(
-        self, manifest: Manifest, maker: ViewMaker, temperature: float
-    ) -> Evaluation:
-        """Evaluate the file best.keras, read back, from the files of validation images."""
-        config = self.config
-        path = self.out / "best.keras"
-        shapes = full_shapes(
-            alpha=config.alpha, image_px=config.image_px, classes=len(manifest.class_names)
-        )
-        content = checkpoint.weight_file.read_content(path)
-        predict = open_model(
-            checkpoint.weight_file.read_arrays(content, shapes, path=path),
-            alpha=config.alpha,
-            image_px=config.image_px,
-            scaling=config.scaling,
-            classes=len(manifest.class_names),
-        )
-        return evaluate_files(
-            predict,
-            maker,
-            manifest.of_split("val")[:SELF_CHECK_IMAGES],
-            class_names=manifest.class_names,
-            temperature=temperature,
-        )
+    config: TrainConfig
+    layers: tuple[Layer, ...]
+    arrays: dict[str, NDArray[np.float32]]
+    manifest: Manifest
+    maker: ViewMaker
+    state: StateStore
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
-def _compare(checked: Evaluation, expected: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """Return the largest difference of probabilities; refuse a checkpoint that answers otherwise.
-
-    Raises:
-        ResultError: It differs by more than `SELF_CHECK_TOLERANCE` (E603).
-    """
-    differences = np.abs(checked.probabilities - expected).max(axis=1)
-    worst = int(differences.argmax())
-    if not differences[worst] <= SELF_CHECK_TOLERANCE:
-        message = (
-            f"best.keras answers otherwise than the training by {differences[worst]:.1e}, "
-            f"allowed {SELF_CHECK_TOLERANCE:.0e}"
-        )
-        raise ResultError("E603", message, path=checked.entries[worst].path)
-    return float(differences[worst])
-
-
-def _check_same_data(former: Manifest, manifest: Manifest) -> None:
-    if former.class_names != manifest.class_names:
-        message = f"the run has {list(former.class_names)}, the folder {list(manifest.class_names)}"
-        raise ArtifactError("E402", ascii(message)[1:-1], path=manifest.root)
-    added, removed, changed = changes(former, manifest)
-    # Files that a former start left out are known to it, not new.
-    known = {each.path for each in former.left_out}
-    added = tuple(path for path in added if path not in known)
-    if added or removed or changed:
-        message = f"dataset differs: +{len(added)} -{len(removed)} ~{len(changed)}"
-        fix = "resume with --accept-changes, or start a new run"
-        raise ArtifactError("E401", message, path=manifest.root, fix=fix)
-
-
-def _check_same_network(former: Run, config: TrainConfig) -> None:
-    for name in ("alpha", "image_px", "scaling"):
-        theirs, ours = former.info["config"][name], getattr(config, name)
-        if theirs != ours:
-            message = f"{name} is {theirs} in the former run, {ours} was asked for"
-            raise ArtifactError("E404", message, path=former.folder)
+def _go_through_stages(config: TrainConfig, *, accept_changes: bool) -> Run:
+    began = time.perf_counter()
+    seconds: dict[str, float] = dict.fromkeys(("scan", "features", "fit"), 0.0)
+    state = StateStore(config.out / "state")
+    commit = state.load()
+    with _timed(seconds, "scan"):
+        manifest = scan_data(config, config.out / "manifest.json", accept_changes=accept_changes)
+    layers = list_layers(alpha=config.alpha, image_px=config.image_px)
+    weights, dense = load_base(config, manifest.class_names, channels=layers[-1].channels)
+    training = _Training(
+        config=config,
+        layers=layers,
+        arrays=dict(weights.arrays) | dense,
+        manifest=manifest,
+        maker=_view_maker(config, manifest),
+        state=state,
+        seconds=seconds,
+    )
+    keras.utils.set_random_seed(config.seed)
+    commit, source = _fit_phases(training, commit, _describe(config, weights))
+    best_phase = list_phases(config)[commit.best.phase]
+    if best_phase.index != list_phases(config)[-1].index:
+        source = _read_features(training, best_phase)
+    outcome = Outcome(
+        commit=commit,
+        arrays=training.arrays | state.load_arrays(commit.best.file),
+        logits=_predict_val(training, best_phase, source),
+        trained=list_trained(layers, best_phase),
+        trunk_runtime=source.trunk.runtime,
+        seconds=seconds,
+        began=began,
+    )
+    return finish(config, training.manifest, training.maker, outcome)
 
 
-def _describe_trainable(model: keras.Model) -> dict[str, Any]:
-    names = [layer.name for layer in model.layers if layer.trainable_weights]
+def _fit_phases(
+    training: _Training, commit: Commit | None, info: dict[str, Any]
+) -> tuple[Commit, FeatureSource]:
+    """Train all phases from the last commit on; return the last commit and feature source."""
+    config = training.config
+    for phase in list_phases(config):
+        if commit is not None and commit.phase > phase.index:
+            continue
+        with _timed(training.seconds, "features"):
+            source = _read_features(training, phase)
+        _write_start(config, training.manifest, info)
+        with _timed(training.seconds, "fit"):
+            commit = _fit(training, phase, source, commit)
+    if commit is None:
+        raise ValueError("there is no phase to train")
+    return commit, source
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] += time.perf_counter() - start
+
+
+def _view_maker(config: TrainConfig, manifest: Manifest) -> ViewMaker:
+    return ViewMaker(
+        root=manifest.root,
+        image_px=config.image_px,
+        augment=config.augment,
+        seed=config.seed,
+        max_pixels=config.scan.max_pixels,
+    )
+
+
+def _describe(config: TrainConfig, weights: Weights) -> dict[str, Any]:
+    """Return the part of `run.json` that is known before the first epoch."""
     return {
-        "layers": names,
-        "parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
+        "schema": checkpoint.SCHEMA,
+        "finished": False,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config": config.to_json(),
+        "backend": config.backend,
+        "preprocessing": images.PREPROCESSING,
+        "weights": {"name": weights.name, "sha256": weights.sha256, "licence": weights.licence},
+        "versions": backend.list_versions(),
+        "machine": {"platform": platform.platform(), "processor": platform.machine()},
+        "git": checkpoint.git_state(Path.cwd()),
     }
 
 
-def _say_trainable(head: keras.Model, phase: Phase) -> None:
-    described = _describe_trainable(head)
-    names: Sequence[str] = described["layers"]
-    listed = ", ".join(names if len(names) <= 8 else [*names[:3], "...", *names[-3:]])
-    count = f"{described['parameters']:,} parameters in {len(names)} layers"
-    say(f"phase {phase.index + 1} trains {count}: {listed}")
+def _write_start(config: TrainConfig, manifest: Manifest, info: dict[str, Any]) -> None:
+    info |= {"class_names": manifest.class_names, "manifest_sha256": manifest.sha256}
+    manifest.save(config.out / "manifest.json")
+    store.write_json(config.out / "run.json", info)
 
 
-def _say_epoch(row: dict[str, Any], config: TrainConfig, *, is_best: bool) -> None:
-    figures = "  ".join(
-        f"{name} {row[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy")
+def _read_features(training: _Training, phase: Phase) -> FeatureSource:
+    """Return the features of a phase; images that cannot be read any more are left out."""
+    config, manifest = training.config, training.manifest
+    trunk = open_trunk(
+        training.layers[: cut_at(training.layers, phase.trainable_layers)],
+        training.arrays,
+        scaling=config.scaling,
+        runtime=choose_runtime(config.trunk_runtime, has_gpu=backend.has_gpu(config.backend)),
+        image_px=config.image_px,
     )
-    say(f"epoch {row['epoch']:>3}/{config.all_epochs}  {figures}{'  best' if is_best else ''}")
+    views = views_of_phases(config)
+    source = prepare(
+        training.maker,
+        trunk,
+        [(entry, views) for entry in manifest.of_split("train")]
+        + [(entry, (PLAIN,)) for entry in manifest.of_split("val")],
+        cache_root=cache_folder("features"),
+        limit_bytes=int(config.cache_limit_gb * 1e9),
+    )
+    lost = tuple(
+        LeftOut(path=path, code=error.reason, reason=error.message)
+        for path, error in source.lost.items()
+    )
+    for each in lost:
+        say(f"warning: left out {show(each.path)}: {each.reason}")
+    training.manifest = leave_out(manifest, lost, config)
+    return source
 
+
+def _fit(training: _Training, phase: Phase, source: FeatureSource, commit: Commit | None) -> Commit:
+    config, manifest = training.config, training.manifest
+    split = Split(train=manifest.of_split("train"), val=manifest.of_split("val"))
+    classes = len(manifest.class_names)
+    head = build_head(training.layers, phase, config, classes=classes, shape=source.shape)
+    described = describe_trainable(head)
+    say(
+        f"phase {phase.index + 1} trains {described['parameters']:,} parameters in "
+        f"{len(described['layers'])} layers: {', '.join(described['layers'])}"
+    )
+    first_arrays = training.arrays
+    if commit is not None and commit.phase < phase.index:
+        first_arrays = first_arrays | training.state.load_arrays(commit.best.file)
+    done = len(commit.history) if commit is not None and commit.phase == phase.index else 0
+    with (
+        show_bar("train", total=(phase.epochs - done) * len(split.train)) as advance,
+        _reporter(config) as report,
+    ):
+        return fit_phase(
+            head,
+            phase,
+            config,
+            source=source,
+            split=split,
+            state=training.state,
+            start=commit,
+            first_arrays=first_arrays,
+            advance=advance,
+            report=report,
+        )
+
+
+def _predict_val(training: _Training, phase: Phase, source: FeatureSource) -> NDArray[np.float32]:
+    """Return the best epoch's logits on the validation split, from its features."""
+    manifest = training.manifest
+    classes = len(manifest.class_names)
+    head = build_head(training.layers, phase, training.config, classes=classes, shape=source.shape)
+    best = training.state.load_arrays(training.state.commits[-1].best.file)
+    set_arrays(head, best)
+    return predict_logits(head, source, manifest.of_split("val"))
+
+
+@contextlib.contextmanager
+def _reporter(config: TrainConfig) -> Iterator[Callable[[dict[str, Any], bool], None]]:
+    """Give a function that shows a row of the history, and writes it for TensorBoard if asked."""
+
+    def say_row(row: dict[str, Any], is_best: bool) -> None:
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        figures = "  ".join(f"{name} {row[name]:.4f}" for name in names)
+        best = "  best" if is_best else ""
+        say(f"epoch {row['epoch']:>3}/{config.all_epochs}  {figures}{best}")
+
+    if not config.tensorboard:
+        yield say_row
+        return
+    with open_writer(config.out / "tensorboard") as write:
+
+        def report(row: dict[str, Any], is_best: bool) -> None:
+            say_row(row, is_best)
+            write(row)
+
+        yield report

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,10 @@ def open_trunk(
 
 
 def _open_openvino(content: bytes, image_px: int) -> Run:
-    import openvino  # noqa: PLC0415  optional, and slow to import
+    # Importing OpenVINO sends usage data to its maker unless this package is missing; it then
+    # falls back to a stub of its own (openvino/tools/ovc/telemetry_utils.py, 2026.4).
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
 
     core = openvino.Core()
     model = core.read_model(content)
@@ -136,7 +140,7 @@ def _open_openvino(content: bytes, image_px: int) -> Run:
 
 
 def _open_onnxruntime(content: bytes, image_px: int) -> Run:
-    import onnxruntime  # noqa: PLC0415  optional, and slow to import
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
@@ -150,7 +154,7 @@ def _open_onnxruntime(content: bytes, image_px: int) -> Run:
 
 
 def _open_keras(layers: Sequence[Layer], arrays: Arrays, scaling: str, image_px: int) -> Run:
-    import keras  # noqa: PLC0415  the last resort, and slow to import
+    import keras
 
     from mnv2tl.keras_model import build_trunk, set_arrays  # noqa: PLC0415
 

@@ -64,6 +64,4 @@ class ViewMaker:
         """Return one view of plain pixels; the same for the same seed, content and view."""
         if view == PLAIN:
             return pixels
-        return augment.augment(
-            pixels, self.augment, seed=self.seed, sha256=entry.sha256, view=view
-        )
+        return augment.augment(pixels, self.augment, seed=self.seed, sha256=entry.sha256, view=view)

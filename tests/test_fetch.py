@@ -123,6 +123,7 @@ def test_download_takes_only_https(tmp_path: Path, url: str) -> None:
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a folder that pip takes for its only index."""
+    pytest.importorskip("pip")
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")

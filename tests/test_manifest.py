@@ -12,6 +12,7 @@ from mnv2tl.manifest import Entry, LeftOut, Manifest, changes
 
 
 def entry(path: str, **values: Any) -> Entry:
+    """Return an entry whose hash follows from the first letter of its path."""
     defaults: dict[str, Any] = {
         "label": 0,
         "split": "train",
@@ -24,6 +25,7 @@ def entry(path: str, **values: Any) -> Entry:
 
 
 def manifest(**values: Any) -> Manifest:
+    """Return a manifest with something in every field."""
     defaults: dict[str, Any] = {
         "root": Path("/data"),
         "class_names": ("cats", "dogs"),

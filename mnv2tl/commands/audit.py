@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mnv2tl.cli import print_json
-from mnv2tl.commands.options import scan_options, take_scan_config
+from mnv2tl.commands.options import data_argument, scan_options, take_scan_config
 from mnv2tl.progress import set_quiet
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _FILES = 20
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@data_argument
 @scan_options
 @click.option("--out", type=click.Path(path_type=Path), help="Write the manifest to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -58,9 +58,13 @@ def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("class", *(Text(n, justify="right") for n in ("precision", "recall", "F1", "n")))
+    table = Table("class")
+    for heading in ("precision", "recall", "F1", "images"):
+        table.add_column(heading, justify="right")
     for row in summary["per_class"]:
-        figures = ("-" if row[n] is None else f"{row[n]:.3f}" for n in ("precision", "recall", "f1"))
+        figures = (
+            "-" if row[n] is None else f"{row[n]:.3f}" for n in ("precision", "recall", "f1")
+        )
         name = ascii(row["class_name"])[1:-1] if not row["class_name"].isprintable() else None
         table.add_row(Text(name or row["class_name"]), *figures, str(row["support"]))
     Console(highlight=False, markup=False, soft_wrap=True).print(table)

@@ -17,6 +17,8 @@ from mnv2tl.stat_index import INDEX_NAME
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# Whether it exists and may be read is for the scan to say: that is exit 3, not wrong usage.
+_DATA = click.Path(path_type=Path, readable=False)
 _DEFAULTS = ScanConfig()
 _SHARE = click.FloatRange(0.0, 1.0)
 _OPTIONS = (
@@ -36,7 +38,7 @@ _OPTIONS = (
     ),
     click.option(
         "--test-dir",
-        type=click.Path(path_type=Path),
+        type=_DATA,
         help="A folder with the same classes, taken as the test split.",
     ),
     click.option(
@@ -114,6 +116,11 @@ _NAMES = {
     *("max_pixels", "skip_empty_classes", "allow_tiny", "on_conflict", "follow_links"),
     *("near_duplicates", "rehash", "index", "workers"),
 }
+
+
+def data_argument(command: Command) -> Command:
+    """Add the argument DATA, a folder of images that the scan will judge."""
+    return click.argument("data", type=_DATA)(command)
 
 
 def scan_options(command: Command) -> Command:

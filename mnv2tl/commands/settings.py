@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 
-def fill_in(ctx: click.Context, values: dict[str, Any], sources: list[Mapping[str, Any]]) -> None:
+def fill_in(ctx: click.Context, values: dict[str, Any], sources: Sequence[Mapping[str, Any]]) -> None:
     """Replace values that no flag gave by those of the sources; the first source wins.
 
     Args:

@@ -46,17 +46,17 @@ def _setting(option: str, kind: Any, text: str) -> Decorator:
 
 def _amount(option: str, limit: float, text: str) -> Decorator:
     """Return an option that replaces one amount of the augmentation preset."""
-    return click.option(option, type=click.FloatRange(0.0, limit), help=text + "  [default: preset]")
+    return click.option(
+        option, type=click.FloatRange(0.0, limit), help=text + "  [default: preset]"
+    )
 
 
-class _LayerCount(click.ParamType):
+class _LayerCount(click.ParamType[int]):
     """A count of layers, or `all`."""
 
     name = "N|all"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Turn the text into a count."""
         if value == "all":
             return ALL_LAYERS
@@ -140,7 +140,7 @@ _LAYERS = _LayerCount()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.pass_context
-def train(ctx: click.Context, data: Path, out: Path, **values: Any) -> None:
+def train(ctx: click.Context, /, data: Path, out: Path, **values: Any) -> None:
     """Train on DATA, a folder of images with one sub-folder per class.
 
     A folder that holds train/, val/ and perhaps test/ is taken as that split. The run folder gets

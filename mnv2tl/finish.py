@@ -1,0 +1,164 @@
+"""The end of a training: temperature, best.keras, its self-check, and the figures of the run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2tl import checkpoint, store, weight_file
+from mnv2tl.checkpoint import Run, full_shapes, load_run
+from mnv2tl.config import TrainConfig
+from mnv2tl.errors import ResultError
+from mnv2tl.evaluate import Evaluation, evaluate_files, open_model
+from mnv2tl.keras_model import build_model, freeze, set_arrays
+from mnv2tl.manifest import Manifest
+from mnv2tl.metrics import expected_calibration_error, fit_temperature, softmax
+from mnv2tl.mobilenet import list_layers
+from mnv2tl.plots import write_curves
+from mnv2tl.state import Commit
+from mnv2tl.views import ViewMaker
+
+SELF_CHECK_IMAGES = 2000
+"""How many validation images the finished checkpoint is evaluated on, from their files."""
+
+# Cached features are float16; on photographs that moves probabilities by 1e-4 or less.
+SELF_CHECK_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the phases of a training gave."""
+
+    commit: Commit
+    """The last one."""
+    arrays: dict[str, NDArray[np.float32]]
+    """All weights of the best epoch."""
+    logits: NDArray[np.float32]
+    """Its answers on the validation split, from cached features, shape (n, classes)."""
+    trained: list[str]
+    """Names of the layers that its phase trained."""
+    trunk_runtime: str
+    """What ran the frozen layers."""
+    seconds: dict[str, float]
+    """Time that the stages took."""
+    began: float
+    """`time.perf_counter()` when the training began."""
+
+
+def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: Outcome) -> Run:
+    """Write what a finished run holds, and return it.
+
+    Raises:
+        ResultError: best.keras, read back, answers otherwise than the training did (E603).
+    """
+    val = manifest.of_split("val")
+    labels = np.array([entry.label for entry in val])
+    temperature = fit_temperature(outcome.logits, labels)
+    expected = softmax(outcome.logits, temperature=temperature)
+    model = _assemble(config, outcome, classes=len(manifest.class_names))
+    digest = checkpoint.write_keras(model, config.out / "best.keras")
+    checked = _evaluate_file(config, manifest, maker, temperature)
+    difference = compare(checked, expected[: len(checked.entries)])
+    history, best_epoch = outcome.commit.history, outcome.commit.best.epoch
+    checkpoint.write_history(config.out / "history.csv", history)
+    write_curves(config.out / "curves.png", history, best_epoch=best_epoch)
+    summary = checked.summary()
+    seconds = outcome.seconds | {"total": time.perf_counter() - outcome.began}
+    info = dict(load_run(config.out).info)
+    info |= {
+        "finished": True,
+        "history": history,
+        "epochs": len(history),
+        "best_epoch": best_epoch,
+        "trainable": describe_trainable(model),
+        "temperature": temperature,
+        "ece": {
+            "before": expected_calibration_error(softmax(outcome.logits), labels),
+            "after": expected_calibration_error(expected, labels),
+        },
+        "train_images": len(manifest.of_split("train")),
+        "val_images": len(val),
+        "val_accuracy": summary["accuracy"],
+        "val_accuracy_interval": summary["accuracy_interval"],
+        "val_loss": summary["loss"],
+        "per_class": summary["per_class"],
+        "self_check": {"images": len(checked.entries), "max_abs_diff": difference},
+        "trunk_runtime": outcome.trunk_runtime,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "files": {"best.keras": digest},
+    }
+    store.write_json(config.out / "run.json", info)
+    return load_run(config.out)
+
+
+def describe_trainable(model: keras.Model) -> dict[str, Any]:
+    """Return the names of the layers with trainable weights, and how many parameters they have."""
+    return {
+        "layers": [layer.name for layer in model.layers if layer.trainable_weights],
+        "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+    }
+
+
+def compare(checked: Evaluation, expected: NDArray[np.float64]) -> float:
+    """Return the largest difference of probabilities; refuse a checkpoint that answers otherwise.
+
+    Args:
+        checked: What the checkpoint answers.
+        expected: What the training answered, shape (n, classes).
+
+    Raises:
+        ResultError: They differ by more than `SELF_CHECK_TOLERANCE`; the worst image is named
+            (E603).
+    """
+    differences = np.abs(checked.probabilities - expected).max(axis=1)
+    worst = int(np.nan_to_num(differences, nan=np.inf).argmax())
+    if not differences[worst] <= SELF_CHECK_TOLERANCE:
+        message = (
+            f"best.keras answers otherwise than the training by {differences[worst]:.1e}, "
+            f"allowed {SELF_CHECK_TOLERANCE:.0e}"
+        )
+        raise ResultError("E603", message, path=checked.entries[worst].path)
+    return float(differences[worst])
+
+
+def _assemble(config: TrainConfig, outcome: Outcome, *, classes: int) -> keras.Model:
+    """Return the whole network of stock layers with the best epoch's weights."""
+    model = build_model(
+        list_layers(alpha=config.alpha, image_px=config.image_px),
+        classes=classes,
+        input_shape=(config.image_px, config.image_px, 3),
+        scaling=config.scaling,
+        dropout=config.dropout,
+        seed=config.seed,
+    )
+    set_arrays(model, outcome.arrays)
+    freeze(model, outcome.trained, batch_norm=config.batch_norm)
+    return model
+
+
+def _evaluate_file(
+    config: TrainConfig, manifest: Manifest, maker: ViewMaker, temperature: float
+) -> Evaluation:
+    """Evaluate best.keras, read back from the disk, on the files of validation images."""
+    path = config.out / "best.keras"
+    classes = len(manifest.class_names)
+    shapes = full_shapes(alpha=config.alpha, image_px=config.image_px, classes=classes)
+    predict = open_model(
+        weight_file.read_arrays(weight_file.read_content(path), shapes, path=path),
+        alpha=config.alpha,
+        image_px=config.image_px,
+        scaling=config.scaling,
+        classes=classes,
+    )
+    return evaluate_files(
+        predict,
+        maker,
+        manifest.of_split("val")[:SELF_CHECK_IMAGES],
+        class_names=manifest.class_names,
+        temperature=temperature,
+    )

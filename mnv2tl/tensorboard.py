@@ -1,0 +1,45 @@
+"""Write the history in TensorBoard's format, without TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mnv2tl.errors import MachineError
+
+# Training and validation go to runs of their own, as Keras' callback does, so that TensorBoard
+# draws both into one chart.
+_CHARTS = {
+    "train": {"epoch_loss": "loss", "epoch_accuracy": "accuracy"},
+    "validation": {"epoch_loss": "val_loss", "epoch_accuracy": "val_accuracy"},
+}
+
+
+@contextlib.contextmanager
+def open_writer(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give a function that writes a row of the history.
+
+    Raises:
+        MachineError: tensorboardX is not installed (E508).
+    """
+    if importlib.util.find_spec("tensorboardX") is None:
+        fix = "pip install 'mnv2tl[tensorboard]'"
+        raise MachineError("E508", "tensorboardX is not installed", fix=fix)
+    from tensorboardX import SummaryWriter  # noqa: PLC0415  optional
+
+    writers = {name: SummaryWriter(str(folder / name)) for name in _CHARTS}
+
+    def write(row: dict[str, Any]) -> None:
+        for name, charts in _CHARTS.items():
+            for chart, key in charts.items():
+                writers[name].add_scalar(chart, row[key], row["epoch"] - 1)
+            writers[name].flush()
+
+    try:
+        yield write
+    finally:
+        for writer in writers.values():
+            writer.close()

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mnv2tl.near_duplicates import BITS, close_pairs, summarise
+
+
+def test_all_close_pairs_are_found() -> None:
+    """The bands miss nothing that comparing each with each finds."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 2**64, 60, dtype=np.uint64)
+    flips = [
+        np.bitwise_xor.reduce(
+            np.uint64(1) << rng.choice(64, count, replace=False).astype(np.uint64)
+        )
+        for count in (1, 2, 3, 4)
+        for _ in range(40)
+    ]
+    near = base[rng.integers(0, 60, len(flips))] ^ np.array(flips, dtype=np.uint64)
+    hashes = np.unique(np.concatenate([base, near]))
+
+    pairs, complete = close_pairs(hashes)
+
+    values = hashes.tolist()
+    expected = [
+        [a, b]
+        for a, b in itertools.combinations(range(len(values)), 2)
+        if (values[a] ^ values[b]).bit_count() <= BITS
+    ]
+    assert pairs.tolist() == expected
+    assert len(expected) > 80
+    assert complete
+
+
+def test_no_hash_gives_no_pair() -> None:
+    """An empty folder, or one image, has no pair."""
+    assert close_pairs(np.empty(0, dtype=np.uint64))[0].shape == (0, 2)
+    assert summarise([], [], [])["pairs"] == 0
+    assert summarise(["a"], [2**64 - 1], ["train"])["pairs"] == 0
+
+
+def test_pairs_and_those_across_splits_are_counted() -> None:
+    """Equal hashes and close ones count alike; examples across splits come first."""
+    paths = ["a", "b", "c", "d", "e"]
+    hashes = [0, 0, 0b11, 2**64 - 1, 0b111]  # a-b 0 bits, a-c and b-c 2, c-e 1, a-e and b-e 3
+
+    found = summarise(paths, hashes, ["train", "train", "val", "val", "val"])
+
+    assert (found["pairs"], found["across_splits"], found["complete"]) == (4, 2, True)
+    assert found["examples"][:2] == [["a", "c", 2], ["b", "c", 2]]
+    assert sorted(found["examples"][2:]) == [["a", "b", 0], ["c", "e", 1]]
+
+
+def test_equal_hashes_across_splits() -> None:
+    """Three images of one hash make three pairs, two of them across."""
+    found = summarise(["a", "b", "c"], [5, 5, 5], ["train", "val", "train"])
+
+    assert (found["pairs"], found["across_splits"]) == (3, 2)
+    assert found["examples"] == [["a", "b", 0], ["b", "c", 0], ["a", "c", 0]]
+
+
+def test_a_folder_of_blank_pictures_is_counted_not_listed() -> None:
+    """50,000 equal hashes make over a billion pairs: a sum, and twenty examples."""
+    count = 50_000
+    splits = ["val", *["train"] * (count - 1)]
+
+    found = summarise([str(each) for each in range(count)], [0] * count, splits)
+
+    assert found["pairs"] == count * (count - 1) // 2
+    assert found["across_splits"] == count - 1
+    assert len(found["examples"]) == 20
+    assert found["complete"]
+
+
+def test_crowded_hashes_are_cut_short_and_said_so() -> None:
+    """A thousand hashes that share half of their bits are not all compared."""
+    hashes = np.arange(1000, dtype=np.uint64)
+
+    pairs, complete = close_pairs(hashes)
+
+    assert not complete
+    assert 0 < len(pairs) < 1000 * 1000
+
+
+@pytest.mark.parametrize("bit", [0, 15, 16, 31, 32, 47, 48, 63])
+def test_every_bit_counts_once(bit: int) -> None:
+    """No band is left out at its edges."""
+    base = 0x0123456789ABCDEF
+
+    pairs, _ = close_pairs(np.array([base, base ^ (1 << bit)], dtype=np.uint64))
+
+    assert pairs.tolist() == [[0, 1]]

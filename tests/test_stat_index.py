@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import io
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnv2tl.scan import ScanConfig, inspect
+from mnv2tl.stat_index import INDEX_NAME, Record, StatIndex
+
+# The index does not trust times that are younger than a tick of the clock; see its module.
+TICK_SECONDS = 0.15
+
+
+def image_bytes(seed: int) -> bytes:
+    """Return a PNG of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two classes of three images and a text file, written a moment ago."""
+    for label, name in enumerate(("cats", "dogs")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(3):
+            path = tmp_path / "data" / name / f"{number}.png"
+            path.write_bytes(image_bytes(10 * label + number))
+    (tmp_path / "data" / "cats" / "notes.txt").write_text("notes")
+    time.sleep(TICK_SECONDS)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ScanConfig:
+    """Settings with an index beside the data."""
+    return ScanConfig(index=tmp_path / "cache" / INDEX_NAME)
+
+
+def index_of(config: ScanConfig) -> Path:
+    """Return the path that the fixture chose."""
+    if config.index is None:
+        raise ValueError("the fixture sets an index")
+    return config.index
+
+
+def test_unchanged_files_are_not_read_again(root: Path, config: ScanConfig) -> None:
+    """The second scan opens none, and finds the same."""
+    first = inspect(root, config)
+    second = inspect(root, config)
+
+    assert (first.files, first.files_read) == (7, 7)
+    assert (second.files, second.files_read) == (7, 0)
+    assert second.manifest == first.manifest
+
+
+def test_known_files_are_not_even_opened(root: Path, config: ScanConfig) -> None:
+    """Python's own report of every `open` names no image in the second scan."""
+    script = """
+import sys
+from pathlib import Path
+from mnv2tl.scan import ScanConfig, scan
+opened = []
+sys.addaudithook(lambda event, values: opened.append(values[0]) if event == "open" else None)
+for _ in range(2):
+    scan(Path(sys.argv[1]), ScanConfig(index=Path(sys.argv[2])))
+    print(sum(str(path).endswith((".png", ".txt")) for path in opened))
+    opened.clear()
+"""
+
+    output = subprocess.run(
+        [sys.executable, "-c", script, os.fspath(root), os.fspath(index_of(config))],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+
+    assert output.stdout.split() == ["7", "0"]
+
+
+def test_only_changed_and_new_files_are_read(root: Path, config: ScanConfig) -> None:
+    """Size and modification time are put back; the change time still gives the change away."""
+    inspect(root, config)
+    path = root / "cats" / "0.png"
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    (root / "dogs" / "new.png").write_bytes(image_bytes(99))
+
+    assert inspect(root, config).files_read == 2
+
+
+def test_file_younger_than_a_tick_is_read_again(root: Path, config: ScanConfig) -> None:
+    """Two writes within a tick leave the same times, so such a record is not kept."""
+    (root / "dogs" / "new.png").write_bytes(image_bytes(99))
+    inspect(root, config)
+
+    assert inspect(root, config).files_read == 1
+
+
+def test_rehash_distrusts_the_index(root: Path, config: ScanConfig) -> None:
+    """Every file is read, and remembered again."""
+    inspect(root, config)
+
+    assert inspect(root, replace(config, rehash=True)).files_read == 7
+    assert inspect(root, config).files_read == 0
+
+
+def test_another_reading_rule_reads_again(root: Path, config: ScanConfig) -> None:
+    """Whether a picture is too large depends on the limit that it was read with."""
+    inspect(root, config)
+
+    assert inspect(root, replace(config, max_pixels=10_000)).files_read == 7
+
+
+def test_hashes_that_are_missing_are_made(root: Path, config: ScanConfig) -> None:
+    """Records made without a look for near duplicates serve a scan without it only."""
+    inspect(root, replace(config, near_duplicates=False))
+
+    assert inspect(root, replace(config, near_duplicates=False)).files_read == 0
+    assert inspect(root, config).files_read == 6  # all but the text file
+    assert inspect(root, replace(config, near_duplicates=False)).files_read == 0
+
+
+def test_records_of_files_that_are_gone_are_dropped(root: Path, config: ScanConfig) -> None:
+    """Those of another data set, which still exist, stay."""
+    inspect(root, config)
+    (root / "cats" / "0.png").unlink()
+    inspect(root, config)
+
+    with closing(sqlite3.connect(index_of(config))) as connection:
+        paths = [row[0] for row in connection.execute("SELECT path FROM images")]
+    assert len(paths) == 6
+    assert os.fsencode(root / "cats" / "0.png") not in paths
+
+
+def test_index_serves_several_folders(root: Path, config: ScanConfig, tmp_path: Path) -> None:
+    """A neighbour whose name starts alike is another folder."""
+    (tmp_path / "data2").mkdir()
+    for name in ("cats", "dogs"):
+        (root / name).rename(tmp_path / "data2" / name)
+    time.sleep(TICK_SECONDS)
+    inspect(tmp_path / "data2", config)
+    for name in ("cats", "dogs"):
+        (root / name).mkdir()
+        for number in range(2):
+            path = root / name / f"{number}.png"
+            path.write_bytes(image_bytes(len(name) + 50 * number + (name == "dogs")))
+    inspect(root, config)
+
+    assert inspect(tmp_path / "data2", config).files_read == 0
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut", "middle", "empty", "row"])
+def test_damaged_index_is_built_anew(root: Path, config: ScanConfig, damage: str) -> None:
+    """It costs a warning and a reading, never a wrong hash."""
+    first = inspect(root, config)
+    path = index_of(config)
+    content = path.read_bytes()
+    if damage == "garbage":
+        path.write_bytes(b"garbage" * 1000)
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "middle":
+        path.write_bytes(content[:4096] + b"\xff" * 4096 + content[8192:])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        sha256 = first.manifest.entries[0].sha256.encode()
+        path.write_bytes(content.replace(sha256, b"0" + sha256[1:]))
+
+    again = inspect(root, config)
+
+    assert again.files_read == 7
+    assert again.manifest.entries == first.manifest.entries
+    warnings = [each for each in again.manifest.warnings if "index" in each]
+    assert len(warnings) == (0 if damage == "empty" else 1)
+    assert all("is built anew" in each for each in warnings)
+    assert inspect(root, config).files_read == 0
+
+
+@pytest.mark.parametrize("name", [INDEX_NAME, "places.sqlite"])
+def test_database_of_another_program_is_not_touched(
+    root: Path, config: ScanConfig, tmp_path: Path, name: str
+) -> None:
+    """A mistyped path costs nobody a file."""
+    path = tmp_path / name
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE places (url TEXT)")
+    before = path.read_bytes()
+
+    found = inspect(root, replace(config, index=path))
+
+    assert path.read_bytes() == before
+    assert "is not used: it is another program's file" in found.manifest.warnings[-1]
+
+
+def test_file_that_is_no_database_is_not_touched(
+    root: Path, config: ScanConfig, tmp_path: Path
+) -> None:
+    """Only a file of the index's own name is taken for a damaged index."""
+    path = tmp_path / "letter.txt"
+    path.write_text("dear reader" * 100)
+
+    found = inspect(root, replace(config, index=path))
+
+    assert path.read_text() == "dear reader" * 100
+    assert "is not used" in found.manifest.warnings[-1]
+
+
+def test_index_that_cannot_be_made_is_done_without(
+    root: Path, config: ScanConfig, tmp_path: Path
+) -> None:
+    """A file stands where its folder should be."""
+    (tmp_path / "file").write_text("")
+
+    found = inspect(root, replace(config, index=tmp_path / "file" / INDEX_NAME))
+
+    assert found.files_read == 7
+    assert len([each for each in found.manifest.warnings if "is not used" in each]) == 1
+
+
+def test_record_survives_with_all_its_fields(tmp_path: Path) -> None:
+    """Names and reasons of any bytes, and hashes of all 64 bits, come back."""
+    file = tmp_path / "caf\udce9.png"
+    file.write_bytes(b"x")
+    time.sleep(TICK_SECONDS)
+    records = [
+        Record(
+            sha256="ab" * 32, width=3, height=4, format="PNG", notes=("a", "b"), dhash=2**64 - 1
+        ),
+        Record(code="damaged", reason="line\nend"),
+    ]
+    for record in records:
+        writer = StatIndex(tmp_path / INDEX_NAME, rule="r")
+        writer.load([os.fspath(tmp_path)])
+        writer.put(os.fspath(file), file.stat(), record)
+        writer.flush()
+
+        reader = StatIndex(tmp_path / INDEX_NAME, rule="r")
+        reader.load([os.fspath(tmp_path)])
+
+        assert reader.get(os.fspath(file), file.stat()) == record
+        assert reader.warnings == []
+
+
+def test_no_path_keeps_nothing(tmp_path: Path) -> None:
+    """Without an index every file is new."""
+    index = StatIndex(None, rule="r")
+    index.load([os.fspath(tmp_path)])
+    index.put(os.fspath(tmp_path), tmp_path.stat(), Record())
+    index.flush(prune=True)
+
+    assert index.get(os.fspath(tmp_path), tmp_path.stat()) is None
