@@ -86,11 +86,19 @@ def open_generators(folder: Path, *, seed: int, workers: int) -> tuple[Any, Any]
 
 
 def run_recipe(
-    folder: Path, *, weights: str, seed: int, epochs: int, workers: int = 1
+    folder: Path, *, weights: str, seed: int, epochs: int, workers: int = 1, predict: bool = True
 ) -> dict[str, Any]:
-    """Train on a split folder; return history and the best epoch's prediction of each picture."""
+    """Train on a split folder; return history and the best epoch's prediction of each picture.
+
+    Args:
+        folder: Holds train/ and val/.
+        weights: Base weights.
+        seed: Of first weights, order and augmentation.
+        epochs: Passes over the training images.
+        workers: Threads that read and augment.
+        predict: False stops after the training, as timings want it.
+    """
     import keras  # noqa: PLC0415
-    import numpy as np  # noqa: PLC0415
 
     keras.utils.set_random_seed(seed)
     train, val = open_generators(folder, seed=seed, workers=workers)
@@ -102,31 +110,42 @@ def run_recipe(
             train, validation_data=val, epochs=epochs, callbacks=[keep], verbose=0
         ).history
         fitted = time.perf_counter() - START
-        model.load_weights(best)
-        probabilities = model.predict(val, verbose=0)
-    true = probabilities[np.arange(len(val.classes)), val.classes]
+        if predict:
+            model.load_weights(best)
     return {
         "backend": keras.backend.backend(),
         "history": {name: [float(v) for v in values] for name, values in history.items()},
-        "predictions": [
-            {"path": path, "label": int(label), "predicted": int(guess), "probability": float(p)}
-            for path, label, guess, p in zip(
-                val.filenames, val.classes, probabilities.argmax(axis=1), true, strict=True
-            )
-        ],
+        "predictions": _list_predictions(model, val) if predict else [],
         "seconds": {"until_fitted": fitted, "total": time.perf_counter() - START},
     }
+
+
+def _list_predictions(model: Any, val: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": path,
+            "label": int(label),
+            "predicted": int(row.argmax()),
+            "probability": float(row[label]),
+        }
+        for path, label, row in zip(
+            val.filenames, val.classes, model.predict(val, verbose=0), strict=True
+        )
+    ]
 
 
 @click.command(help=__doc__)
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON file.")
-@click.option("--fold", type=int, help="Validate on this fold; not for a DATA with train/ and val/.")
+@click.option(
+    "--fold", type=int, help="Validate on this fold; not for a DATA with train/ and val/."
+)
 @click.option("--folds", default=5, show_default=True, help="Number of folds.")
 @click.option("--seed", default=0, show_default=True, help="Of weights, order, augmentation.")
 @click.option("--epochs", default=10, show_default=True, help="Passes over the training images.")
 @click.option("--weights", default="imagenet-dogs", show_default=True, help="Base weights.")
 @click.option("--workers", default=1, show_default=True, help="Threads that read pictures.")
+@click.option("--predict/--no-predict", default=True, help="Answer the validation pictures.")
 def main(
     data: Path,
     out: Path,
@@ -136,6 +155,7 @@ def main(
     epochs: int,
     weights: str,
     workers: int,
+    predict: bool,
 ) -> None:
     """Run the recipe on one split."""
     from benchmarks import record  # noqa: PLC0415
@@ -148,7 +168,9 @@ def main(
                 raise click.UsageError("DATA has no train/ and val/, so give --fold")
             folder = Path(made)
             write_fold(read_data(data), folder, fold=fold, folds=folds)
-        result = run_recipe(folder, weights=weights, seed=seed, epochs=epochs, workers=workers)
+        result = run_recipe(
+            folder, weights=weights, seed=seed, epochs=epochs, workers=workers, predict=predict
+        )
     settings = {"data": data.name, "fold": fold, "folds": folds, "seed": seed, "epochs": epochs}
     record.write(out, {"recipe": "classic", **settings, "weights": weights, **result})
 

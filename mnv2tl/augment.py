@@ -51,8 +51,11 @@ class AugmentConfig:
                 raise ValueError(f"{name} must be from 0 to {limit:g}, got {value}")
 
     def to_json(self) -> dict[str, float | bool]:
-        """Return the fields, for `run.json` and cache keys."""
-        return asdict(self)
+        """Return the fields, for `run.json` and cache keys; 20 and 20.0 give the same text."""
+        return {
+            name: value if isinstance(value, bool) else float(value)
+            for name, value in asdict(self).items()
+        }
 
 
 PRESETS = {

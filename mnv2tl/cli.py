@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -40,6 +39,9 @@ EXTRAS = {
 """Optional package -> the extra that brings it."""
 
 
+_JSON = "mnv2tl.json"
+
+
 class LazyGroup(click.Group):
     """A group that imports a sub-command when it is called, and prints expected errors."""
 
@@ -60,6 +62,11 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether the result is asked for as JSON, then parse as click does."""
+        ctx.meta[_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the sub-command; an expected error ends as one line and its exit code."""
         try:
@@ -69,7 +76,7 @@ class LazyGroup(click.Group):
             if ctx.params["debug"]:
                 raise
             click.echo(error.line(), err=True)
-            if "--json" in sys.argv:
+            if ctx.meta[_JSON]:
                 print_json(error.to_json())
             ctx.exit(exit_code_of(error))
         except KeyboardInterrupt:

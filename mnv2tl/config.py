@@ -133,6 +133,7 @@ class TrainConfig:
             return str(value) if isinstance(value, Path) else value
 
         values: dict[str, Any] = plain(dataclasses.asdict(self))
+        values["augment"] = self.augment.to_json()
         return values
 
 

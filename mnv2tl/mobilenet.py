@@ -121,7 +121,8 @@ def cut_at(layers: tuple[Layer, ...], trainable_layers: int) -> int:
     """Return how many layers form the frozen trunk when the last ones are trained.
 
     The cut lies at the last place before the first trainable layer where a single tensor passes:
-    a residual block is never cut through its middle.
+    a residual block is never cut through its middle, and padding stays with its convolution,
+    since the two are one node in ONNX.
 
     Args:
         layers: All layers, as `list_layers` gives them.
@@ -142,7 +143,7 @@ def cut_at(layers: tuple[Layer, ...], trainable_layers: int) -> int:
             f"trainable_layers must be from 0 to {len(layers)}, got {trainable_layers}"
         )
     cut = len(layers) - trainable_layers
-    while not _is_single_tensor(layers, cut):
+    while not _is_single_tensor(layers, cut) or (cut and layers[cut - 1].kind == "pad"):
         cut -= 1
     return cut
 

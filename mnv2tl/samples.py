@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from mnv2tl import fetch as network
 from mnv2tl import images, progress, sample_patches, sample_stamps, store
-from mnv2tl.errors import ArtifactError, MachineError
+from mnv2tl.errors import ArtifactError, ExistsError, MachineError
 from mnv2tl.sample_picture import Picture
 
 SOURCES = {
@@ -65,7 +65,8 @@ def fetch(name: str, folder: Path, *, package: Path | None = None) -> SampleInfo
 
     Raises:
         ValueError: There is no such data set, or it takes no package.
-        MachineError: The folder is not empty (E504) or cannot be written, a package or program is
+        ExistsError: The folder is not empty (E504).
+        MachineError: It cannot be written, a package or program is
             missing (E508), or the source cannot be reached (E416).
         ArtifactError: The source is not what it should be (E412, E413).
     """
@@ -102,10 +103,10 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     part = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")
     try:
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-            raise MachineError("E504", "there is something else", path=folder, fix="name another")
+            raise ExistsError("E504", "there is something else", path=folder, fix="name another")
         if folder.is_dir() and any(folder.iterdir()):
             message = "the folder is not empty"
-            raise MachineError("E504", message, path=folder, fix="name another folder")
+            raise ExistsError("E504", message, path=folder, fix="name another folder")
         part.mkdir(parents=True)
     except OSError as error:
         raise store.machine_error(error, folder) from error

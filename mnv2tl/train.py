@@ -34,6 +34,7 @@ from mnv2tl.phase import (
     Split,
     build_head,
     fit_phase,
+    is_over,
     list_phases,
     list_trained,
     predict_logits,
@@ -79,7 +80,11 @@ def train(
     with _replaceable(config.out, resume=resume, force=force), store.lock_folder(config.out):
         store.remove_stale_parts(config.out)
         if (config.out / "run.json").is_file():
-            check_same_settings(config, load_run(config.out).info["config"])
+            former = load_run(config.out)
+            check_same_settings(config, former.info["config"])
+            if former.is_finished and _is_complete(config):
+                say("the run is finished already")
+                return former
         try:
             return _go_through_stages(config, accept_changes=accept_changes)
         except KeyboardInterrupt as error:
@@ -109,6 +114,12 @@ def _replaceable(out: Path, *, resume: bool, force: bool) -> Iterator[None]:
     out.rename(former)
     yield
     shutil.rmtree(former)
+
+
+def _is_complete(config: TrainConfig) -> bool:
+    """Tell whether all epochs that the settings ask for are committed."""
+    commit = StateStore(config.out / "state").load()
+    return all(is_over(commit, phase, config) for phase in list_phases(config))
 
 
 def _interrupted(config: TrainConfig, signal_number: int) -> InterruptError:

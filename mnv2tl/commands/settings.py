@@ -12,7 +12,9 @@ import click
 from click.core import ParameterSource
 
 
-def fill_in(ctx: click.Context, values: dict[str, Any], sources: Sequence[Mapping[str, Any]]) -> None:
+def fill_in(
+    ctx: click.Context, values: dict[str, Any], sources: Sequence[Mapping[str, Any]]
+) -> None:
     """Replace values that no flag gave by those of the sources; the first source wins.
 
     Args:

@@ -12,7 +12,7 @@ import click
 from mnv2tl.augment import PRESETS, AugmentConfig
 from mnv2tl.backend import BACKENDS, choose_backend, use_backend
 from mnv2tl.cli import print_json, usage_errors
-from mnv2tl.commands.options import scan_options, take_scan_config
+from mnv2tl.commands.options import data_argument, scan_options, take_scan_config
 from mnv2tl.commands.settings import fill_in, flatten, read_settings
 from mnv2tl.config import (
     ALL_LAYERS,
@@ -68,7 +68,7 @@ _LAYERS = _LayerCount()
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@data_argument
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Run folder."
 )

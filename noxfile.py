@@ -1,0 +1,154 @@
+"""What must hold before a change is taken: `nox` runs it, `nox -l` lists it.
+
+`nox -s tests` is the full matrix of Pythons and backends; an interpreter that is not installed is
+skipped, and nox says so. Words behind `--` go to the program that the session runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+BACKENDS = ["jax", "tensorflow"]
+_THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
+_MAIN = _THIS if _THIS in PYTHONS else PYTHONS[0]
+# Newest Python and newest JAX come together; TensorFlow's wheels lag behind both.
+_TESTS = dict.fromkeys([*(f"tests-{_MAIN}({name})" for name in BACKENDS), "tests-3.13(jax)"])
+nox.options.sessions = ["lint", "types", *_TESTS, "deploy", "wheel", "notebook"]
+
+# These need neither Keras nor a backend, and neither does what they test.
+_DEPLOY_TESTS = ("imports", "errors", "store", "images", "image_headers", "image_decoder")
+
+_DRAW = """
+from pathlib import Path
+from PIL import Image
+for name, channel in (("red", 0), ("green", 1), ("blue", 2)):
+    folder = Path("drawn", name)
+    folder.mkdir(parents=True)
+    for number in range(10):
+        colour = [20 * number] * 3
+        colour[channel] = 255
+        Image.new("RGB", (32, 32), tuple(colour)).save(folder / f"{number}.png")
+"""
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format of the whole project."""
+    ruff = _pinned("ruff")
+    if ruff not in Path(".pre-commit-config.yaml").read_text("utf-8"):
+        session.error(f".pre-commit-config.yaml must pin {ruff} as the extra dev does")
+    session.install(ruff)
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check", *session.posargs)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the whole project, strictly."""
+    # Keras and the backends have no types, so none of them is installed to be checked against.
+    session.install("-e", ".[train,test]", "nox", _pinned("mypy"))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def tests(session: nox.Session, backend: str) -> None:
+    """Run the tests on one Python and one backend."""
+    session.install("-e", f".[{backend},fast,test]")
+    session.run("pytest", *session.posargs, env={"KERAS_BACKEND": backend})
+
+
+@nox.session
+def deploy(session: nox.Session) -> None:
+    """Show that what is deployed needs no training framework."""
+    session.install("-e", ".[deploy]", "pytest")
+    for name in ("keras", "jax", "tensorflow"):
+        session.run("python", "-c", f"import {name}", success_codes=[1], silent=True)
+    session.run("mnv2tl", "--help", silent=True)
+    session.run("mnv2tl", "samples", "list")
+    files = [Path("tests", f"test_{name}.py") for name in _DEPLOY_TESTS]
+    session.run("pytest", *(str(file) for file in files if file.is_file()), *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build source archive and wheel, install the wheel away from the checkout, and run it."""
+    folder = _new_folder(session)
+    session.install("build", *nox.project.load_toml("pyproject.toml")["build-system"]["requires"])
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", str(folder))
+    file = next(folder.glob("*.whl"))
+    _check_content(session, file)
+    session.chdir(folder)
+    session.install(f"mnv2tl[train] @ {file.as_uri()}")
+    session.run("python", "-c", _DRAW)
+    session.run("mnv2tl", "--help", silent=True)
+    session.run("mnv2tl", "audit", "drawn", env=_cache(session))
+
+
+@nox.session
+def notebook(session: nox.Session) -> None:
+    """Execute the quick start notebook; an error in a cell fails the session."""
+    session.install("-e", ".[jax,demo,notebook]")
+    path = Path("docs", "quickstart.ipynb").resolve()
+    session.chdir(_new_folder(session))
+    copy = Path("executed.ipynb")
+    copy.write_bytes(path.read_bytes())
+    session.run("jupyter", "execute", "--inplace", "--timeout=600", str(copy), env=_cache(session))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Go the whole way on sample pictures, as the first line of the README does."""
+    session.install("-e", ".[demo]")
+    session.run("mnv2tl", "demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run one benchmark on both backends' packages: `nox -s bench -- NAME`."""
+    names = sorted(path.stem for path in Path("benchmarks").glob("[!_]*.py"))
+    if not session.posargs or session.posargs[0] not in names:
+        session.error(f"usage: nox -s bench -- NAME [OPTION...], NAME one of {', '.join(names)}")
+    session.install("-e", ".[jax,tensorflow,demo]")
+    session.run("python", f"benchmarks/{session.posargs[0]}.py", *session.posargs[1:])
+
+
+def _pinned(name: str) -> str:
+    """Return the requirement of a tool as the extra `dev` pins it."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    dev: list[str] = project["optional-dependencies"]["dev"]
+    return next(each for each in dev if each.startswith(f"{name}=="))
+
+
+def _new_folder(session: nox.Session) -> Path:
+    """Return an empty folder of this session."""
+    folder = Path(session.create_tmp()).resolve() / "work"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def _cache(session: nox.Session) -> dict[str, str]:
+    """Return the environment that keeps mnv2tl's caches inside of .nox."""
+    return {"MNV2TL_CACHE": str(session.cache_dir.resolve() / "mnv2tl")}
+
+
+def _check_content(session: nox.Session, file: Path) -> None:
+    """End the session if the wheel lacks data files, or ships what is no package of ours."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    missing = {"mnv2tl/py.typed", "mnv2tl/stamps.json"} - set(names)
+    foreign = [name for name in names if not name.startswith("mnv2tl")]
+    if missing or foreign:
+        session.error(f"{file.name} lacks {sorted(missing)} and must not hold {foreign}")
