@@ -22,7 +22,7 @@ def choose_backend(wanted: str | None = None) -> str:
         ValueError: The name is not one of `BACKENDS`.
         MachineError: It is not installed, or neither is (E508).
     """
-    name = wanted or os.environ.get("KERAS_BACKEND")
+    name = wanted or os.environ.get("KERAS_BACKEND") or None
     if name is not None and name not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {name!r}")
     for candidate in (name,) if name else BACKENDS:

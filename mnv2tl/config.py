@@ -11,6 +11,7 @@ from mnv2tl.augment import PRESETS, AugmentConfig
 from mnv2tl.mobilenet import ALPHAS, SIZES_PX
 from mnv2tl.scaling import SCALINGS
 from mnv2tl.scan_config import ScanConfig
+from mnv2tl.weight_sources import check_source
 
 BATCH_NORMS = ("frozen", "train")
 SCHEDULES = ("constant", "cosine")
@@ -88,6 +89,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
+        check_source(self.weights)
         _one_of("image_px", self.image_px, SIZES_PX)
         _one_of("alpha", self.alpha, ALPHAS)
         _one_of("batch_norm", self.batch_norm, BATCH_NORMS)

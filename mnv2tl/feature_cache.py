@@ -8,6 +8,7 @@ one space at a time: each writes packs of its own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -87,8 +88,9 @@ class FeatureSpace:
             array_path, lambda file: np.save(file, features, allow_pickle=False), durable=False
         )
         index = {"keys": list(keys), "sha256": store.sha256_file(array_path)}
-        store.write_json(self.folder / f"{name}.json", index, durable=False)
+        # Mapped first: once it has an index another process may make room of it.
         self._map(array_path, keys)
+        store.write_json(self.folder / f"{name}.json", index, durable=False)
 
     def read(self, keys: Sequence[str]) -> NDArray[np.float32]:
         """Return known features, shape (len(keys), *shape).
@@ -119,13 +121,13 @@ class FeatureSpace:
                 if store.sha256_file(array_path) != index["sha256"]:
                     raise ValueError("its bytes do not give its hash")
                 self._map(array_path, index["keys"])
-                os.utime(index_path)
+                with contextlib.suppress(OSError):  # a read-only cache is read all the same
+                    os.utime(index_path)
         except FileNotFoundError:
             return set()  # another process made room
         except (OSError, ValueError, KeyError, TypeError) as error:
             say(f"warning: dropped a damaged cache entry {show(array_path.name)}: {error}")
-            index_path.unlink(missing_ok=True)
-            array_path.unlink(missing_ok=True)
+            _remove_pack(index_path)
             return set()
         return found
 
@@ -156,23 +158,39 @@ def make_room(root: Path, *, need_bytes: int, limit_bytes: int, keep: Collection
     for _, path, size in packs:
         if total + need_bytes <= limit_bytes and need_bytes < free:
             break
-        if path not in keep:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".npy").unlink(missing_ok=True)
+        if path not in keep and _remove_pack(path):
             total, free = total - size, free + size
-    return need_bytes < free
+    return total + need_bytes <= limit_bytes and need_bytes < free
 
 
 def list_packs(root: Path) -> list[tuple[float, Path, int]]:
-    """Return (time of last use, index file, bytes) of every pack, the oldest first."""
+    """Return (time of last use, index file, bytes) of every pack, the oldest first.
+
+    A file without an index, which a killed process left, counts as a pack of its own.
+    """
     packs = []
-    for index in root.glob("*/*.json"):
+    for file in root.glob("*/*"):
         try:
-            size = index.stat().st_size + index.with_suffix(".npy").stat().st_size
-            packs.append((index.stat().st_mtime, index, size))
+            status = file.stat()
+            size = status.st_size
+            if file.suffix == ".json":
+                size += file.with_suffix(".npy").stat().st_size
+            elif file.suffix == ".npy" and file.with_suffix(".json").exists():
+                continue
+            packs.append((status.st_mtime, file, size))
         except FileNotFoundError:
             continue  # another process made room
     return sorted(packs)
+
+
+def _remove_pack(index_path: Path) -> bool:
+    """Remove a pack if that is allowed here; tell whether it is gone."""
+    try:
+        index_path.unlink(missing_ok=True)
+        index_path.with_suffix(".npy").unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def clear(root: Path) -> int:

@@ -110,7 +110,10 @@ def prepare(
         source.space = None
         return source
     try:
-        _fill(source, space, todo, count)
+        while todo:
+            _fill(source, space, todo)
+            # Of equal files, one that can be read stands in for one that was lost.
+            todo = _missing(maker, space, [job for job in jobs if job[0].path not in source.lost])
     except MachineError as error:
         say(f"warning: {error.message}; features are computed in every epoch")
         source.space = None
@@ -129,8 +132,9 @@ def _missing(maker: ViewMaker, space: FeatureSpace, jobs: Sequence[Job]) -> list
     return todo
 
 
-def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job], count: int) -> None:
+def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job]) -> None:
     maker = source.maker
+    count = sum(len(views) for _, views in todo)
 
     def make_views(job: Job) -> tuple[Job, NDArray[np.uint8] | UnreadableImageError]:
         entry, views = job
@@ -191,7 +195,8 @@ def _dtype(trunk: Trunk) -> np.dtype[Any]:
 
 
 def _store_type(trunk: Trunk, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
-    features = trunk.run(pixels).astype(_dtype(trunk))
+    with np.errstate(over="ignore", invalid="ignore"):  # told below, in one line
+        features = trunk.run(pixels).astype(_dtype(trunk))
     if features.dtype == np.float16 and not np.isfinite(features).all():
         message = "the frozen layers gave a feature that is not finite in float16"
         raise ResultError("E602", message, fix="check the base weights: mnv2tl weights verify")

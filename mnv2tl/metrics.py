@@ -103,7 +103,11 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
     golden = (math.sqrt(5) - 1) / 2
 
     def loss(log_temperature: float) -> float:
-        return log_loss(softmax(logits, temperature=math.exp(log_temperature)), labels)
+        # Not by `log_loss`, whose smallest probability would make level ground.
+        scaled = np.asarray(logits, np.float64) / math.exp(log_temperature)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        true = scaled[np.arange(len(labels)), labels]
+        return float((np.log(np.exp(scaled).sum(axis=1)) - true).mean())
 
     while high - low > 1e-6:
         left, right = high - golden * (high - low), low + golden * (high - low)

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl.config import TrainConfig
-from mnv2tl.errors import ResultError
+from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.features import FeatureSource
-from mnv2tl.keras_model import Arrays, build_model, freeze, get_arrays, set_arrays
+from mnv2tl.keras_model import DENSE, Arrays, build_model, freeze, get_arrays, set_arrays
 from mnv2tl.manifest import Entry
 from mnv2tl.metrics import log_loss, softmax, top1_accuracy
 from mnv2tl.mobilenet import Layer, cut_at
@@ -320,10 +320,26 @@ def _hidden_variables(head: keras.Model) -> dict[str, Any]:
 
 
 def _hidden_state(head: keras.Model) -> dict[str, NDArray[Any]]:
-    return {key: np.array(variable) for key, variable in _hidden_variables(head).items()}
+    return {
+        key: np.array(keras.ops.convert_to_numpy(variable.value))
+        for key, variable in _hidden_variables(head).items()
+    }
 
 
 def _restore(head: keras.Model, arrays: dict[str, NDArray[Any]]) -> None:
+    """Fill weights, optimizer and random state from a commit of either backend.
+
+    Raises:
+        ArtifactError: The head has another number of classes (E405), or an array is missing or
+            has another shape (E404).
+    """
+    saved, classes = len(arrays[f"{DENSE}/bias"]), head.output_shape[1]
+    if saved != classes:
+        message = f"the saved head has {saved} outputs, the dataset has {classes} classes"
+        raise ArtifactError("E405", message, fix="start a new run")
     set_arrays(head, arrays)
     for key, variable in _hidden_variables(head).items():
+        if key not in arrays or arrays[key].shape != tuple(variable.shape):
+            message = f"no state {key} of shape {tuple(variable.shape)}"
+            raise ArtifactError("E404", message, fix="start a new run")
         variable.assign(arrays[key])

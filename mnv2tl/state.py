@@ -94,17 +94,16 @@ class StateStore:
         path = self.folder / "state.json"
         try:
             value = json.loads(path.read_bytes())
+            schema = int(value["schema"])
+            commits = [_commit_from(each) for each in value["commits"]] if schema <= SCHEMA else []
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise ArtifactError("E403", "not JSON", path=path, fix="start again") from error
-        if value.get("schema", 0) > SCHEMA:
-            message = f"schema {value['schema']}, this version reads <= {SCHEMA}"
+        except (ValueError, KeyError, TypeError) as error:
+            message = "not a state of mnv2tl"
+            raise ArtifactError("E403", message, path=path, fix="start again") from error
+        if schema > SCHEMA:
+            message = f"schema {schema}, this version reads <= {SCHEMA}"
             raise ArtifactError("E404", message, path=path, fix="update mnv2tl")
-        try:
-            commits = [_commit_from(each) for each in value["commits"]]
-        except (KeyError, TypeError) as error:
-            raise ArtifactError("E403", "no state of mnv2tl", path=path) from error
         for newest in range(len(commits), 0, -1):
             commit = commits[newest - 1]
             damaged = [n for n in (commit.file, commit.best.file) if not self._is_whole(n)]
@@ -132,9 +131,10 @@ class StateStore:
 
 
 def _commit_from(value: dict[str, Any]) -> Commit:
+    best = value["best"]
     return Commit(
         phase=value["phase"],
-        file=value["file"],
+        file=Path(value["file"]).name,
         history=tuple(value["history"]),
-        best=Best(**value["best"]),
+        best=Best(**best | {"file": Path(best["file"]).name}),
     )

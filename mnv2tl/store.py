@@ -133,10 +133,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
                 holder = file.read(100).strip() or "another process"
                 message = f"locked by {ascii(holder)[1:-1]}"
                 raise BusyError("E701", message, path=folder, fix="wait for it to end") from error
-        file.seek(0)
-        file.truncate()
-        file.write(
-            f"pid {os.getpid()} on {os.uname().nodename if os.name != 'nt' else 'this host'}"
-        )
-        file.flush()
+        host = os.uname().nodename if os.name != "nt" else "this host"
+        try:
+            # Past the buffer of `file`, which would try again when it is closed.
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"pid {os.getpid()} on {host}".encode("ascii", "replace"))
+        except OSError as error:
+            raise machine_error(error, folder) from error
         yield

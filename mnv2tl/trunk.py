@@ -106,14 +106,17 @@ def open_trunk(
         run_chunk = _open_keras(layers, arrays, scaling, image_px)
     else:
         run_chunk = open_runtime[runtime](content, image_px)
+    identity = {
+        "graph_sha256": sha256_bytes(content),
+        "runtime": runtime,
+        "runtime_version": importlib.metadata.version(runtime),
+        "precision": "float32",
+    }
+    if runtime == "keras":
+        identity["backend"] = sys.modules["keras"].backend.backend()
     return Trunk(
         runtime=runtime,
-        identity={
-            "graph_sha256": sha256_bytes(content),
-            "runtime": runtime,
-            "runtime_version": importlib.metadata.version(runtime),
-            "precision": "float32",
-        },
+        identity=identity,
         output_shape=layers[-1].output_shape,
         run_chunk=run_chunk,
     )

@@ -15,16 +15,7 @@ from numpy.typing import NDArray
 
 from mnv2tl import store, weight_cache, weight_file
 from mnv2tl.mobilenet import array_shapes
-
-SOURCES = {
-    "imagenet": "Keras Applications, trained on ImageNet",
-    "imagenet-dogs": "trained on ImageNet, its last blocks adapted to 19 dog breeds; alpha 1.0",
-    "none": "no training: initial values from the seed",
-}
-"""Name -> what it is. Any other source is a path."""
-
-LICENCES = {"imagenet": "Apache-2.0", "imagenet-dogs": "MIT", "none": "none"}
-SUFFIXES = (".keras", ".h5")
+from mnv2tl.weight_sources import LICENCES, SOURCES, check_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +25,7 @@ class Weights:
     arrays: Mapping[str, NDArray[np.float32]]
     """Key such as `Conv1/kernel` -> array, in the order of `mobilenet.array_shapes`."""
     name: str
-    """The source: a name of `SOURCES`, or the path's last part."""
+    """The source: a name of `weight_sources.SOURCES`, or the path's last part."""
     sha256: str
     """SHA-256 of the arrays, whatever file they came in."""
     licence: str
@@ -47,7 +38,7 @@ def load(source: str, *, alpha: float = 1.0, image_px: int = 224, seed: int = 0)
     """Return base weights from the cache, from a path, or new ones; never from the network.
 
     Args:
-        source: A name of `SOURCES`, or the path of a `.keras`, `.weights.h5` or `.h5` file.
+        source: A name of `weight_sources.SOURCES`, or the path of a `.keras`, `.weights.h5` or `.h5` file.
         alpha: Width of the network, one of `mobilenet.ALPHAS`.
         image_px: Side of the model's input in pixels; `imagenet` has a file for each of
             `mobilenet.SIZES_PX`.
@@ -59,6 +50,7 @@ def load(source: str, *, alpha: float = 1.0, image_px: int = 224, seed: int = 0)
         ArtifactError: The file is missing (E414), damaged (E412), not the one that was fetched
             (E413), of another shape (E415), or holds values that are not finite (E602).
     """
+    check_source(source)
     shapes = array_shapes(alpha)
     if source == "none":
         return _weights(initial_arrays(alpha, seed), source, px=None)
@@ -68,9 +60,6 @@ def load(source: str, *, alpha: float = 1.0, image_px: int = 224, seed: int = 0)
         px = weight_cache.DOGS_PX if source == "imagenet-dogs" else image_px
         return _weights(weight_file.read_arrays(content, shapes, path=path), source, px=px)
     path = Path(source)
-    if path.suffix not in SUFFIXES:
-        names = ", ".join(SOURCES)
-        raise ValueError(f"weights must be {names} or a path to .keras or .h5, got {source!r}")
     content = weight_file.read_content(path)
     return _weights(weight_file.read_arrays(content, shapes, path=path), path.name, px=None)
 
@@ -81,17 +70,20 @@ def verify(file: weight_cache.CachedFile) -> Weights:
 
 
 def initial_arrays(alpha: float, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Return untrained arrays as Keras' defaults would make them, drawn by NumPy.
+    """Return untrained arrays, drawn by NumPy: drawing by a framework takes 15 s on JAX.
 
-    Kernels are Glorot uniform; normalisation starts as the identity. Each array has a generator of
-    its own, so that it does not depend on the others. Drawing by a framework takes 15 s on JAX.
+    Kernels are He uniform (He et al., "Delving Deep into Rectifiers", arXiv:1502.01852); Keras'
+    default, Glorot uniform, halves the signal in every layer until nothing reaches the last ones.
+    Normalisation starts as the identity. Each array has a generator of its own, so that it does
+    not depend on the others.
     """
     drawn: dict[str, NDArray[np.float32]] = {}
     for number, (key, shape) in enumerate(array_shapes(alpha).items()):
         part = key.rpartition("/")[2]
         if part == "kernel":
-            field = shape[0] * shape[1]
-            limit = np.sqrt(6.0 / (field * (shape[2] + shape[3])))
+            is_depthwise = shape[3] == 1
+            inputs = shape[0] * shape[1] * (1 if is_depthwise else shape[2])
+            limit = np.sqrt(6.0 / inputs)
             generator = np.random.default_rng((seed, number))
             drawn[key] = generator.uniform(-limit, limit, shape).astype(np.float32)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,11 @@ for _name in ("jax", "tensorflow"):
     if importlib.util.find_spec(_name) is not None:
         os.environ.setdefault("KERAS_BACKEND", _name)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Many trainings of one shape: what XLA compiled for one of them serves the others.
+_COMPILED = tempfile.TemporaryDirectory(prefix="mnv2tl-xla-")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 IMAGES_PER_CLASS = 12
 _SIDE_PX = 64

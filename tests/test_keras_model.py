@@ -50,7 +50,7 @@ def _predict(model: Any, inputs: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def test_model_equals_keras_applications(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With equal weights the features are those of Keras' own MobileNetV2, scaled as it wants."""
+    """With equal weights the features are those of Keras' own MobileNetV2."""
 
     def zeros(self: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
         return keras.ops.zeros(shape, dtype)
@@ -61,15 +61,19 @@ def test_model_equals_keras_applications(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     arrays = _draw_arrays(LAYERS)
     peer.set_weights(list(arrays.values()))
-    trunk = keras_model.build_trunk(LAYERS, scaling="symmetric", image_px=96)
-    keras_model.set_arrays(trunk, arrays)
-    pixels = _draw_pixels()
+    model = keras_model.build_model(LAYERS, classes=1280, input_shape=SHAPE, activation=None)
+    dense = {
+        "predictions/kernel": np.eye(1280, dtype=np.float32),
+        "predictions/bias": np.zeros(1280, np.float32),
+    }
+    keras_model.set_arrays(model, arrays | dense)
+    scaled = _draw_pixels() / np.float32(127.5) - 1
 
-    features = _predict(trunk, pixels)
+    features = _predict(model, scaled)
 
-    expected = _predict(peer, pixels.astype(np.float32) / 127.5 - 1)
     assert features.std() > 0.01
-    np.testing.assert_allclose(features, expected, atol=1e-6)
+    # Random weights enlarge what compilers do to the last bit; photographs stay below.
+    np.testing.assert_allclose(features, _predict(peer, scaled), atol=1e-6)
 
 
 @pytest.mark.parametrize(("scaling", "low", "high"), [("symmetric", -1.0, 1.0), ("unit", 0.0, 1.0)])
@@ -273,7 +277,7 @@ def test_initial_dense_is_glorot_uniform_of_its_generator() -> None:
     np.testing.assert_array_equal(kernel, again["predictions/kernel"])
 
 
-@pytest.mark.parametrize("trainable_layers", [4, 30, 35, 97])
+@pytest.mark.parametrize("trainable_layers", [4, 35])
 def test_trunk_and_head_together_are_the_whole_model(trainable_layers: int) -> None:
     """Cutting the network changes no number, wherever the cut falls."""
     arrays = _draw_arrays(LAYERS) | keras_model.initial_dense(1280, 3, np.random.default_rng(8))

@@ -90,12 +90,9 @@ def test_last_map_is_a_32nd_of_the_picture(image_px: int) -> None:
     """All sizes are multiples of 32, so that every stride halves an even side."""
     layers = list_layers(alpha=0.35, image_px=image_px)
 
-    assert layers[-2].px == image_px // 32
-    assert all(layer.px % 2 == 0 or layer.px == image_px // 32 for layer in layers if _has_map(layer))
-
-
-def _has_map(layer: Layer) -> bool:
-    return layer.kind not in ("pad", "pool")
+    maps = [layer for layer in layers if layer.kind not in ("pad", "pool")]
+    assert maps[-1].px == image_px // 32
+    assert all(layer.px % 2 == 0 or layer.px == image_px // 32 for layer in maps)
 
 
 @pytest.mark.parametrize(
@@ -126,10 +123,7 @@ def _is_clean(layers: tuple[Layer, ...], cut: int) -> bool:
     """Tell whether one tensor crosses a border, the last before it, and no padding is parted."""
     number_of = {INPUT: 0} | {layer.name: number for number, layer in enumerate(layers, 1)}
     crossing = {
-        number_of[name]
-        for layer in layers[cut:]
-        for name in layer.inputs
-        if number_of[name] <= cut
+        number_of[name] for layer in layers[cut:] for name in layer.inputs if number_of[name] <= cut
     }
     return crossing <= {cut} and (cut == 0 or layers[cut - 1].kind != "pad")
 

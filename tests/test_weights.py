@@ -43,16 +43,18 @@ def test_cache_folder_obeys_the_variable(cache: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("alpha", [0.35, 1.4])
-def test_load_none_gives_the_initial_values_of_keras(alpha: float) -> None:
-    """Kernels fill their Glorot range, normalisation is the identity."""
+def test_load_none_gives_he_uniform_kernels(alpha: float) -> None:
+    """Kernels fill their range by what they read, normalisation is the identity."""
     found = weights.load("none", alpha=alpha, seed=3)
 
     assert {key: array.shape for key, array in found.arrays.items()} == array_shapes(alpha)
     assert all(array.dtype == np.float32 for array in found.arrays.values())
     kernel = found.arrays["Conv_1/kernel"]
-    limit = np.sqrt(6 / (kernel.shape[2] + kernel.shape[3]))
+    limit = np.sqrt(6 / kernel.shape[2])
     # Half a million uniform draws reach 99.9 % of their range with certainty.
     assert 0.999 * limit < np.abs(kernel).max() <= np.float32(limit)
+    # A depthwise kernel reads nine values, however many channels there are.
+    assert np.abs(found.arrays["block_1_depthwise/kernel"]).max() <= np.float32(np.sqrt(6 / 9))
     assert found.arrays["bn_Conv1/gamma"].min() == 1.0
     assert found.arrays["bn_Conv1/moving_variance"].max() == 1.0
     assert not found.arrays["bn_Conv1/beta"].any()

@@ -23,7 +23,7 @@ def weights() -> None:
 def list_weights(as_json: bool) -> None:
     """List the sources, and what of them lies in the cache."""
     from mnv2tl import weight_cache
-    from mnv2tl import weights as base
+    from mnv2tl import weight_sources as base
 
     cached = weight_cache.list_cached()
     if as_json:

@@ -1,0 +1,7 @@
+"""Run the command line as `python -m mnv2tl`."""
+
+from __future__ import annotations
+
+from mnv2tl.cli import main
+
+main(prog_name="mnv2tl")

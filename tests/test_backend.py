@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mnv2tl.backend import choose_backend, has_gpu, list_versions, use_backend
+from mnv2tl.errors import MachineError
+
+ROOT = Path(__file__).resolve().parent.parent
+INSTALLED = [name for name in ("jax", "tensorflow") if importlib.util.find_spec(name)]
+MISSING = [name for name in ("jax", "tensorflow") if name not in INSTALLED]
+_Monkey = pytest.MonkeyPatch
+
+needs_both_kinds = pytest.mark.skipif(
+    not INSTALLED or not MISSING, reason="needs one backend installed and one missing"
+)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_choose_backend_takes_the_wanted_one(monkeypatch: _Monkey, name: str) -> None:
+    """The argument wins over the environment."""
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+
+    assert choose_backend(name) == name
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_choose_backend_obeys_the_environment(monkeypatch: _Monkey, name: str) -> None:
+    """KERAS_BACKEND is what Keras itself reads."""
+    monkeypatch.setenv("KERAS_BACKEND", name)
+
+    assert choose_backend() == name
+
+
+@pytest.mark.skipif(not INSTALLED, reason="needs a backend")
+@pytest.mark.parametrize("value", [None, ""])
+def test_choose_backend_takes_the_first_installed(monkeypatch: _Monkey, value: str | None) -> None:
+    """Nothing said, or an empty variable: JAX if installed, else TensorFlow."""
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if value is not None:
+        monkeypatch.setenv("KERAS_BACKEND", value)
+
+    assert choose_backend() == INSTALLED[0]
+
+
+@pytest.mark.parametrize("name", ["torch", "JAX", "numpy"])
+def test_choose_backend_refuses_other_names(monkeypatch: _Monkey, name: str) -> None:
+    """The same message for the argument and for the variable."""
+    message = rf"backend must be one of \('jax', 'tensorflow'\), got '{name}'"
+
+    with pytest.raises(ValueError, match=message):
+        choose_backend(name)
+    monkeypatch.setenv("KERAS_BACKEND", name)
+    with pytest.raises(ValueError, match=message):
+        choose_backend()
+
+
+@needs_both_kinds
+def test_choose_backend_names_the_extra_of_a_missing_one() -> None:
+    """No silent change to the other backend."""
+    with pytest.raises(MachineError) as caught:
+        choose_backend(MISSING[0])
+
+    assert caught.value.code == "E508"
+    assert caught.value.message == f"{MISSING[0]} is not installed"
+    assert caught.value.fix == f"pip install 'mnv2tl[{MISSING[0]}]'"
+
+
+def test_choose_backend_without_any_backend_says_so(monkeypatch: _Monkey) -> None:
+    """A deployment machine has neither; `train` names the extra."""
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(MachineError, match=r"E508.* jax or tensorflow is not installed.*\[jax\]"):
+        choose_backend()
+
+
+def test_use_backend_sets_the_variable_before_keras_is_imported() -> None:
+    """Keras reads it at its import; TensorFlow's start-up lines are kept down."""
+    code = "import os; from mnv2tl.backend import use_backend; use_backend('tensorflow')\n"
+    code += "print(os.environ['KERAS_BACKEND'], os.environ['TF_CPP_MIN_LOG_LEVEL'])\n"
+    code += "import sys; print('keras' in sys.modules)"
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("needs Keras")
+    names = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL")
+    variables = {key: value for key, value in os.environ.items() if key not in names}
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True
+    )
+
+    assert result.stdout.split() == ["tensorflow", "2", "False"], result.stderr
+
+
+def test_use_backend_refuses_a_change_after_the_import(backend: str, monkeypatch: _Monkey) -> None:
+    """Keras keeps its first backend; going on would train on the wrong one."""
+    import keras
+
+    assert keras.backend.backend() == backend
+    monkeypatch.setenv("KERAS_BACKEND", backend)  # restored afterwards
+    use_backend(backend)
+    other = "tensorflow" if backend == "jax" else "jax"
+
+    with pytest.raises(RuntimeError, match=f"another backend than {other}"):
+        use_backend(other)
+
+
+def test_use_backend_without_keras_names_the_extra(monkeypatch: _Monkey) -> None:
+    """The base installation has no Keras."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(MachineError) as caught:
+        use_backend("jax")
+
+    assert (caught.value.code, caught.value.fix) == ("E508", "pip install 'mnv2tl[jax]'")
+
+
+def test_has_gpu_tells_what_the_backend_tells(backend: str) -> None:
+    """On a machine without one the CPU runtimes are taken."""
+    found = has_gpu(backend)
+
+    assert isinstance(found, bool)
+    if not list(Path("/dev").glob("nvidia*")) and not Path("/dev/kfd").exists():
+        assert not found
+
+
+def test_list_versions_names_what_is_installed_only() -> None:
+    """`run.json` says what made it."""
+    versions = list_versions()
+
+    assert versions["python"] == sys.version.split()[0]
+    assert versions["numpy"] == importlib.metadata.version("numpy")
+    assert not set(MISSING) & versions.keys()
+    assert all(versions.values())

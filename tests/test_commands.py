@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+pytest.importorskip("keras")
+
+from mnv2tl.cli import COMMANDS, main
+
+QUICK = (
+    *("--weights", "none", "--alpha", "0.35", "--image-px", "96", "--epochs", "2"),
+    *("--batch-size", "8", "--views", "2", "--no-near-duplicates", "--no-index"),
+)
+
+
+def _call(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def _json(result: Result) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return value
+
+
+@pytest.fixture
+def run(tiny_folder: Path, tmp_path: Path, backend: str) -> Path:
+    """Return the folder of a finished run."""
+    result = _call("train", tiny_folder, "--out", tmp_path / "run", *QUICK)
+    assert result.exit_code == 0, result.output
+    return tmp_path / "run"
+
+
+def test_train_prints_the_promised_keys(tiny_folder: Path, tmp_path: Path, backend: str) -> None:
+    """The JSON object is the last line of stdout; other tools read these keys."""
+    result = _call("train", tiny_folder, "--out", tmp_path / "run", "--json", *QUICK)
+
+    value = _json(result)
+    promised = {"run", "backend", "class_names", "train_images", "val_images", "epochs"}
+    promised |= {"best_epoch", "val_accuracy", "val_loss", "seconds"}
+    assert promised <= value.keys()
+    assert {"total", "scan", "features", "fit"} <= value["seconds"].keys()
+    assert value["class_names"] == ["disc", "square", "stripes"]
+    assert value["train_images"] + value["val_images"] == 36
+    assert value["backend"] == backend
+    assert result.stdout.count("\n") == 1
+    assert "epoch   2/2" in result.stderr
+
+
+def test_evaluate_prints_the_promised_keys(run: Path) -> None:
+    """Accuracy, loss and per-class figures of each split; all splits add up."""
+    value = _json(_call("evaluate", run, "--json"))
+
+    assert {"runtime", "images", "accuracy", "loss", "per_class"} <= value.keys()
+    counts = [
+        _json(_call("evaluate", run, "--split", split, "--json"))["images"]
+        for split in ("train", "val", "all")
+    ]
+    assert counts[0] + counts[1] == counts[2] == 36
+
+
+def test_evaluate_shows_a_table(run: Path) -> None:
+    """A person gets every class with precision, recall, F1 and the number of images."""
+    result = _call("evaluate", run)
+
+    assert result.exit_code == 0
+    for word in ("disc", "square", "stripes", "precision", "recall", "F1", "95 % interval"):
+        assert word in result.stdout
+
+
+def test_evaluate_refuses_a_split_without_images(run: Path) -> None:
+    """A run without a test split has nothing to say about one."""
+    result = _call("evaluate", run, "--split", "test")
+
+    assert result.exit_code == 3
+    assert "error[E301" in result.stderr
+
+
+def test_row_46_evaluate_refuses_other_models(tmp_path: Path) -> None:
+    """A folder that is no run, and a foreign .keras file, are never parsed."""
+    (tmp_path / "model.keras").write_bytes(b"PK\x03\x04 not for us")
+    for model in (tmp_path, tmp_path / "model.keras", tmp_path / "missing"):
+        result = _call("evaluate", model)
+
+        assert result.exit_code == 4, result.output
+        assert "error[E410 unsupported-model]" in result.stderr
+
+
+def test_an_expected_error_is_one_line(tiny_folder: Path, tmp_path: Path, backend: str) -> None:
+    """Missing weights: one line on stderr, the same facts as JSON on stdout, exit 4."""
+    result = _call("train", tiny_folder, "--out", tmp_path / "run", "--no-index", "--json")
+
+    assert result.exit_code == 4
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("error[E414 weights-missing]")
+    for way in ("mnv2tl weights fetch imagenet", "--weights PATH", "--weights none"):
+        assert way in line
+    assert _json(result)["code"] == "E414"
+    assert "Traceback" not in result.output
+
+
+def test_debug_shows_the_traceback(tiny_folder: Path, tmp_path: Path, backend: str) -> None:
+    """--debug lets an expected error through for those who look for its cause."""
+    out = tmp_path / "run"
+
+    result = _call("--debug", "train", tiny_folder, "--out", out, "--no-index")
+
+    assert type(result.exception).__name__ == "ArtifactError"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--image-px", "100"), "image_px must be one of (96, 128, 160, 192, 224), got 100"),
+        (("--alpha", "0.9"), "alpha must be one of"),
+        (("--epochs", "0"), "--epochs"),
+        (("--augment", "wild"), "none"),
+        (("--zoom", "2"), "--zoom"),
+        (("--trainable-layers", "155"), "--trainable-layers"),
+        (("--weights", "resnet"), "weights must be"),
+        (("--finetune-epochs", "1", "--finetune-layers", "1"), "finetune_layers must be at least"),
+    ],
+)
+def test_a_wrong_value_is_a_usage_error(
+    tiny_folder: Path, tmp_path: Path, words: tuple[str, str], text: str, backend: str
+) -> None:
+    """Exit 2 with the allowed values and what came, before any work starts."""
+    out = tmp_path / "run"
+
+    result = _call("train", tiny_folder, "--out", out, "--no-index", *words)
+
+    assert result.exit_code == 2, result.output
+    assert text in result.stderr
+
+
+def test_settings_come_from_flag_then_file_then_recipe(
+    tiny_folder: Path, tmp_path: Path, backend: str
+) -> None:
+    """--config wins over --recipe, a flag wins over both."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text('epochs = 1\nbatch_size = 4\nsplit = "exact"\nzoom = 0.25\n')
+    out = tmp_path / "run"
+
+    words = ("--recipe", "classic", "--config", settings, "--batch-size", "6")
+    quick = [word for word in QUICK if word not in ("--epochs", "2", "--batch-size", "8")]
+    quick = quick[: quick.index("--views")] + quick[quick.index("--views") + 1 :]
+    result = _call("train", tiny_folder, "--out", out, *words, *quick)
+
+    assert result.exit_code == 0, result.output
+    config = json.loads((out / "run.json").read_text())["config"]
+    assert (config["epochs"], config["batch_size"], config["scaling"]) == (1, 6, "unit")
+    assert config["scan"]["split_rule"] == "exact"
+    assert config["augment"]["zoom"] == 0.25
+    assert config["augment"]["rotation_degrees"] == 20.0
+
+
+def test_a_former_run_is_a_settings_file(run: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """--config run.json repeats a run: the same weights, here on the same backend."""
+    again = tmp_path / "again"
+
+    result = _call("train", tiny_folder, "--out", again, "--config", run / "run.json", "--no-index")
+
+    assert result.exit_code == 0, result.output
+    infos = [json.loads((folder / "run.json").read_text()) for folder in (run, again)]
+    assert infos[0]["history"][-1]["val_loss"] == infos[1]["history"][-1]["val_loss"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", "unknown setting 'epoch'"),
+        ('epochs = "many"', "is not a valid"),
+        ("epochs = ", "neither TOML nor a run.json"),
+    ],
+)
+def test_a_wrong_settings_file_is_a_usage_error(
+    tiny_folder: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    """Exit 2; an unknown name is shown with those that are known."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text(text)
+
+    result = _call("train", tiny_folder, "--out", tmp_path / "run", "--config", settings)
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_resume_takes_the_settings_of_the_run(run: Path, tiny_folder: Path) -> None:
+    """No flag has to be repeated; one that differs is refused by name."""
+    result = _call("train", tiny_folder, "--out", run, "--resume", "--json", "--no-index")
+    assert result.exit_code == 0, result.output
+    assert _json(result)["epochs"] == 2
+
+    result = _call("train", tiny_folder, "--out", run, "--resume", "--no-index", "--seed", "5")
+    assert result.exit_code == 4
+    assert "seed was 0, now 5" in result.stderr
+
+
+def test_a_used_folder_is_exit_2(run: Path, tiny_folder: Path) -> None:
+    """A run is not written over."""
+    result = _call("train", tiny_folder, "--out", run, *QUICK)
+
+    assert result.exit_code == 2
+    assert "error[E504 folder-exists]" in result.stderr
+
+
+def test_the_cache_is_shown_and_cleared(run: Path) -> None:
+    """Features can be counted and removed; clearing frees what show counts, or more."""
+    shown = _json(_call("cache", "show", "--json"))
+    assert shown["packs"] > 0
+    assert "MB in" in _call("cache", "show").stdout
+
+    freed = _json(_call("cache", "clear", "--json"))
+
+    assert freed["bytes"] >= shown["bytes"] > 0
+    assert _json(_call("cache", "show", "--json")) == {**shown, "packs": 0, "bytes": 0}
+
+
+def test_help_names_every_command_and_option() -> None:
+    """Every sub-command has a help page; options show defaults and units."""
+    listed = _call("--help").stdout
+    for name in COMMANDS:
+        assert name in listed
+    text = _call("train", "--help").stdout
+    for word in ("--learning-rate", "[default: 0.001", "degrees", "--resume", "[default: 16"):
+        assert word in text
+
+
+def test_ctrl_c_in_a_real_process_keeps_the_finished_epochs(
+    tiny_folder: Path, tmp_path: Path, backend: str
+) -> None:
+    """SIGINT after the first epoch: exit 130, and --resume finishes the run."""
+    import signal
+
+    command = [sys.executable, "-m", "mnv2tl", "train", tiny_folder, "--out", tmp_path / "run"]
+    words = [*QUICK, "--epochs", "2000"]
+    with subprocess.Popen(
+        [str(word) for word in (*command, *words)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        log = ""
+        for line in process.stderr:
+            log += line
+            if line.startswith("epoch   1/"):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130, log
+    assert "--resume" in log
+    assert "Traceback" not in log
+
+    result = _call(
+        "train", tiny_folder, "--out", tmp_path / "run", "--resume", "--epochs", "1", "--no-index"
+    )
+
+    assert result.exit_code == 0, result.output

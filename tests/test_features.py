@@ -1,0 +1,404 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from mnv2tl import features as features_module
+from mnv2tl.augment import PRESETS
+from mnv2tl.errors import DataError, ResultError
+from mnv2tl.feature_cache import list_packs
+from mnv2tl.features import FeatureSource, Job, prepare
+from mnv2tl.manifest import Entry
+from mnv2tl.mobilenet import Layer, layer_array_shapes, list_layers
+from mnv2tl.store import sha256_file
+from mnv2tl.views import PLAIN, ViewMaker
+
+pytest.importorskip("onnx")
+
+from mnv2tl.trunk import CHUNK_IMAGES, Trunk, open_trunk
+
+PX = 96
+LIMIT = 10**9
+
+
+class _Counter:
+    """A trunk that is quick and counts: per channel the mean of four quarters of the picture."""
+
+    def __init__(self, *, factor: float = 1.0) -> None:
+        self.chunks = 0
+        self.factor = factor
+        self.trunk = Trunk(
+            runtime="onnxruntime",
+            identity={"name": "quarters", "factor": factor},
+            output_shape=(2, 2, 3),
+            run_chunk=self._run,
+        )
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.chunks += 1
+        half = PX // 2
+        quarters = pixels.reshape(CHUNK_IMAGES, 2, half, 2, half, 3)
+        means: NDArray[np.float32] = quarters.mean(axis=(2, 4), dtype=np.float32)
+        with np.errstate(invalid="ignore"):
+            return means * np.float32(self.factor)
+
+
+def _draw(root: Path, count: int, *, px: int = 40) -> list[Entry]:
+    """Draw images and return their entries."""
+    rng = np.random.default_rng(5)
+    entries = []
+    for number in range(count):
+        path = root / f"{number:03}.png"
+        Image.fromarray(rng.integers(0, 256, (px, px, 3), np.uint8)).save(path)
+        entries.append(_entry(path))
+    return entries
+
+
+def _entry(path: Path) -> Entry:
+    return Entry(
+        path=path.name,
+        label=0,
+        split="train",
+        sha256=sha256_file(path),
+        bytes=path.stat().st_size,
+        width=40,
+        height=40,
+    )
+
+
+def _maker(root: Path, **changed: Any) -> ViewMaker:
+    values: dict[str, Any] = {"image_px": PX, "augment": PRESETS["light"], "seed": 1}
+    return ViewMaker(root=root, **values | changed)
+
+
+def _jobs(entries: Sequence[Entry], *views: int) -> list[Job]:
+    return [(entry, views) for entry in entries]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return an empty folder for images, beside `cache`."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Return the path of a cache that does not exist yet."""
+    return tmp_path / "cache"
+
+
+def test_features_are_those_of_every_view(data: Path, cache: Path) -> None:
+    """Each is what the trunk gives for the pixels of this image and view, in float16."""
+    entries, maker, counter = _draw(data, 5), _maker(data), _Counter()
+
+    source = prepare(
+        maker, counter.trunk, _jobs(entries, PLAIN, 0, 1), cache_root=cache, limit_bytes=LIMIT
+    )
+
+    assert source.shape == (2, 2, 3)
+    assert source.lost == {}
+    for view in (PLAIN, 0, 1):
+        features = source.read(entries[::-1], view)
+        for row, entry in enumerate(entries[::-1]):
+            pixels = maker.vary(maker.load(entry), entry, view)
+            expected = counter.trunk.run(pixels[None])[0].astype(np.float16)
+            np.testing.assert_array_equal(features[row], expected.astype(np.float32))
+
+
+def test_nothing_is_computed_twice(
+    data: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not in a second run, nor for an image that two entries share, nor for views known before."""
+    entries, maker, counter = _draw(data, 20), _maker(data), _Counter()
+    twin = dataclasses.replace(entries[0], path="twin.png", split="val")
+
+    def run(*views: int) -> int:
+        counter.chunks = 0
+        prepare(
+            maker,
+            counter.trunk,
+            _jobs([*entries, twin], *views),
+            cache_root=cache,
+            limit_bytes=LIMIT,
+        )
+        return counter.chunks
+
+    first = run(0, 1)
+    capsys.readouterr()
+
+    assert first == math.ceil(40 / CHUNK_IMAGES)
+    assert run(0, 1) == 0
+    assert run(1) == 0
+    assert capsys.readouterr().err == ""
+    assert run(1, 2) == math.ceil(20 / CHUNK_IMAGES)
+    assert "features: 20 views of 20 images to compute, 0 MB" in capsys.readouterr().err
+
+
+def test_other_seed_other_trunk_other_size_share_nothing(data: Path, cache: Path) -> None:
+    """But plain views do not depend on the seed."""
+    entries, counter = _draw(data, 2), _Counter()
+
+    def run(counter: _Counter, maker: ViewMaker, view: int) -> int:
+        counter.chunks = 0
+        prepare(maker, counter.trunk, _jobs(entries, view), cache_root=cache, limit_bytes=LIMIT)
+        return counter.chunks
+
+    assert run(counter, _maker(data), 0) == 1
+    assert run(counter, _maker(data, seed=2), 0) == 1
+    assert run(counter, _maker(data), PLAIN) == 1
+    assert run(counter, _maker(data, seed=2), PLAIN) == 0
+    assert run(_Counter(factor=2.0), _maker(data), PLAIN) == 1
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 300])
+def test_without_room_features_are_computed_each_time(
+    data: Path, cache: Path, limit_bytes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line says so, and nothing is written."""
+    entries, counter = _draw(data, 20), _Counter()
+
+    source = prepare(
+        _maker(data), counter.trunk, _jobs(entries, 0), cache_root=cache, limit_bytes=limit_bytes
+    )
+
+    assert source.space is None
+    assert counter.chunks == 0
+    assert "they do not fit into the cache and are computed in every epoch" in (
+        capsys.readouterr().err
+    )
+    for _ in range(2):
+        source.read(entries[:3], 0)
+    assert counter.chunks == 2
+    assert list_packs(cache) == []
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_cached_and_streamed_features_are_equal_bit_by_bit(
+    data: Path, cache: Path, runtime: str
+) -> None:
+    """The road must not decide a result, though chunks hold other images on each."""
+    pytest.importorskip(runtime)
+    layers = list_layers(alpha=0.35, image_px=PX)[:50]
+    trunk = open_trunk(
+        layers, _draw_arrays(layers), scaling="symmetric", runtime=runtime, image_px=PX
+    )
+    entries, maker = _draw(data, 21), _maker(data)
+
+    def run(limit_bytes: int) -> FeatureSource:
+        return prepare(
+            maker,
+            trunk,
+            _jobs(entries, PLAIN, 0, 1),
+            cache_root=cache,
+            limit_bytes=limit_bytes,
+        )
+
+    streamed, cached = run(0), run(LIMIT)
+
+    assert (streamed.space, cached.space is None) == (None, False)
+    for view in (PLAIN, 0, 1):
+        for chosen in (entries[3:8], entries[::-1]):
+            features = cached.read(chosen, view)
+            assert features.dtype == np.float32
+            assert features.std() > 0.1
+            np.testing.assert_array_equal(features, streamed.read(chosen, view))
+
+
+def _draw_arrays(layers: Sequence[Layer]) -> dict[str, NDArray[np.float32]]:
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for key, shape in [item for layer in layers for item in layer_array_shapes(layer).items()]:
+        if key.endswith("/kernel"):
+            fan_in = math.prod(shape[:2]) * (1 if "depthwise" in key else shape[2])
+            array = rng.normal(0.0, math.sqrt(2 / fan_in), shape)
+        else:
+            array = rng.uniform(0.5, 1.5, shape)
+        arrays[key] = array.astype(np.float32)
+    return arrays
+
+
+@pytest.mark.parametrize("limit_bytes", [0, LIMIT])
+def test_without_frozen_layers_the_features_are_the_pixels(
+    data: Path, cache: Path, limit_bytes: int
+) -> None:
+    """They take one byte each on the disk."""
+    entries, maker = _draw(data, 3), _maker(data)
+    trunk = open_trunk((), {}, scaling="unit", runtime="keras", image_px=PX)
+
+    source = prepare(maker, trunk, _jobs(entries, 0), cache_root=cache, limit_bytes=limit_bytes)
+
+    features = source.read(entries, 0)
+    expected = np.stack([maker.vary(maker.load(entry), entry, 0) for entry in entries])
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, expected)
+    if limit_bytes:
+        ((_, _, size),) = list_packs(cache)
+        assert 3 * PX * PX * 3 < size < 3 * PX * PX * 3 + 2000
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"), [("remove", "vanished"), ("replace", "changed"), ("empty", "empty-file")]
+)
+def test_a_lost_image_is_recorded_and_the_others_are_computed(
+    data: Path, cache: Path, harm: str, reason: str
+) -> None:
+    """The training goes on without it."""
+    entries, counter = _draw(data, 4), _Counter()
+    path = data / entries[1].path
+    if harm == "remove":
+        path.unlink()
+    elif harm == "replace":
+        os.replace(data / entries[2].path, path)
+        entries = [*entries[:2], entries[3]]
+    else:
+        path.write_bytes(b"")
+
+    source = prepare(
+        _maker(data), counter.trunk, _jobs(entries, 0, 1), cache_root=cache, limit_bytes=LIMIT
+    )
+
+    assert {path: error.reason for path, error in source.lost.items()} == {entries[1].path: reason}
+    others = [entry for entry in entries if entry is not entries[1]]
+    assert len(source.read(others, 1)) == len(others)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_lost_image_does_not_take_its_twin_with_it(
+    data: Path, cache: Path, is_first: bool
+) -> None:
+    """Of two equal files one that can be read is enough for both; none that cannot is hidden."""
+    (entry,) = _draw(data, 1)
+    twin = dataclasses.replace(entry, path="twin.png")  # this file does not exist
+    gone = dataclasses.replace(entry, path="gone.png", sha256="0" * 64)
+    gone_too = dataclasses.replace(gone, path="gone-too.png")
+    jobs = _jobs([twin, entry] if is_first else [entry, twin], 0)
+
+    source = prepare(
+        _maker(data),
+        _Counter().trunk,
+        [*jobs, *_jobs([gone, gone_too], 0)],
+        cache_root=cache,
+        limit_bytes=LIMIT,
+    )
+
+    assert source.lost.keys() == {gone.path, gone_too.path} | ({twin.path} if is_first else set())
+    assert source.read([entry], 0).shape == (1, 2, 2, 3)
+
+
+def test_a_streamed_image_that_vanishes_stops_the_training(data: Path, cache: Path) -> None:
+    """E309: an epoch with fewer images than the one before would not be the same training."""
+    entries, counter = _draw(data, 3), _Counter()
+    source = prepare(
+        _maker(data), counter.trunk, _jobs(entries, 0), cache_root=cache, limit_bytes=0
+    )
+    (data / entries[1].path).unlink()
+
+    with pytest.raises(DataError) as caught:
+        source.read(entries, 0)
+
+    assert (caught.value.code, caught.value.path) == ("E309", entries[1].path)
+    assert "cannot be read any more" in caught.value.message
+
+
+@pytest.mark.parametrize("factor", [1e6, math.nan, -math.inf])
+@pytest.mark.parametrize("limit_bytes", [0, LIMIT])
+def test_features_beyond_float16_are_refused(
+    data: Path, cache: Path, factor: float, limit_bytes: int
+) -> None:
+    """E602; infinity in the cache would be the end of every later training."""
+    entries = _draw(data, 2)
+    trunk = _Counter(factor=factor).trunk
+    identity = {"name": "quarters", "factor": str(factor)}
+    trunk = dataclasses.replace(trunk, identity=identity)
+
+    with pytest.raises(ResultError) as caught:
+        prepare(
+            _maker(data), trunk, _jobs(entries, 0), cache_root=cache, limit_bytes=limit_bytes
+        ).read(entries, 0)
+
+    assert caught.value.code == "E602"
+    assert list_packs(cache) == []
+
+
+def test_packs_stay_below_their_size(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process loses one pack and no more; the order of packs does not matter."""
+    monkeypatch.setattr(features_module, "_PACK_BYTES", 5 * 24)  # five features of 2 x 2 x 3
+    entries, counter = _draw(data, 18), _Counter()
+
+    source = prepare(
+        _maker(data), counter.trunk, _jobs(entries, PLAIN), cache_root=cache, limit_bytes=LIMIT
+    )
+
+    assert len(list_packs(cache)) == 4
+    expected = [_maker(data).load(entry).mean(axis=(0, 1)) for entry in entries]
+    means = source.read(entries, PLAIN).mean(axis=(1, 2))
+    # float16 has 11 bits for means near 128.
+    np.testing.assert_allclose(means, expected, atol=0.1)
+
+
+def test_an_unusable_cache_folder_only_disables_the_cache(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file stands where the folder should be: one warning, and features all the same."""
+    (tmp_path / "file").write_bytes(b"")
+    entries, counter = _draw(data, 3), _Counter()
+
+    source = prepare(
+        _maker(data),
+        counter.trunk,
+        _jobs(entries, 0),
+        cache_root=tmp_path / "file",
+        limit_bytes=LIMIT,
+    )
+
+    assert source.space is None
+    assert capsys.readouterr().err.count("warning: ") == 1
+    assert source.read(entries, 0).shape == (3, 2, 2, 3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs permissions of POSIX")
+def test_a_read_only_cache_folder_only_disables_the_cache(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The warning names the reason. Root may write everywhere, so it is nobody for a while."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        cache = Path(name) / "cache"
+        cache.mkdir(mode=0o555)
+        entries, counter = _draw(Path(name), 3), _Counter()
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        try:
+            source = prepare(
+                _maker(Path(name)),
+                counter.trunk,
+                _jobs(entries, 0),
+                cache_root=cache,
+                limit_bytes=LIMIT,
+            )
+            features = source.read(entries, 0)
+        finally:
+            if is_root:
+                os.seteuid(0)
+            cache.chmod(0o755)
+
+    assert source.space is None
+    assert features.shape == (3, 2, 2, 3)
+    assert "not writable: Permission denied; features are computed in every epoch" in (
+        capsys.readouterr().err
+    )
