@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from mnv2tl import fetch as network
 from mnv2tl import images, progress, sample_patches, sample_stamps, store
-from mnv2tl.errors import ArtifactError, ExistsError, MachineError
+from mnv2tl.errors import ArtifactError, ExistsError
 from mnv2tl.sample_picture import Picture
 
 SOURCES = {

@@ -26,6 +26,7 @@ from mnv2tl.config import TrainConfig
 from mnv2tl.errors import ExistsError, InterruptError, show
 from mnv2tl.features import FeatureSource, prepare
 from mnv2tl.finish import Outcome, describe_trainable, finish
+from mnv2tl.interrupts import raise_pending, watch_signals
 from mnv2tl.keras_model import set_arrays
 from mnv2tl.manifest import LeftOut, Manifest
 from mnv2tl.mobilenet import Layer, cut_at, list_layers
@@ -86,9 +87,8 @@ def train(
                 say("the run is finished already")
                 return former
         try:
-            return _go_through_stages(config, accept_changes=accept_changes)
-        except KeyboardInterrupt as error:
-            raise _interrupted(config, 2) from error
+            with watch_signals():
+                return _go_through_stages(config, accept_changes=accept_changes)
         except InterruptError as error:
             raise _interrupted(config, error.signal_number) from error
 
@@ -281,9 +281,14 @@ def _fit(training: _Training, phase: Phase, source: FeatureSource, commit: Commi
         first_arrays = first_arrays | training.state.load_arrays(commit.best.file)
     done = len(commit.history) if commit is not None and commit.phase == phase.index else 0
     with (
-        show_bar("train", total=(phase.epochs - done) * len(split.train)) as advance,
+        show_bar("train", total=(phase.epochs - done) * len(split.train)) as show_progress,
         _reporter(config) as report,
     ):
+
+        def advance(images: int) -> None:
+            raise_pending()
+            show_progress(images)
+
         return fit_phase(
             head,
             phase,

@@ -38,7 +38,8 @@ def load(source: str, *, alpha: float = 1.0, image_px: int = 224, seed: int = 0)
     """Return base weights from the cache, from a path, or new ones; never from the network.
 
     Args:
-        source: A name of `weight_sources.SOURCES`, or the path of a `.keras`, `.weights.h5` or `.h5` file.
+        source: A name of `weight_sources.SOURCES`, or the path of a `.keras`, `.weights.h5` or
+            `.h5` file.
         alpha: Width of the network, one of `mobilenet.ALPHAS`.
         image_px: Side of the model's input in pixels; `imagenet` has a file for each of
             `mobilenet.SIZES_PX`.

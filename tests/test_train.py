@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import shutil
+import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -89,7 +90,7 @@ def _interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     def commit_and_stop(self: StateStore, value: Any) -> None:
         commit(self, value)
         if len(value.history) == epochs:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(StateStore, "commit", commit_and_stop)
 
@@ -449,8 +450,7 @@ def test_row_25_an_image_that_vanishes_is_left_out(
     # A seed of its own: what is in the cache already need not be read again.
     config = make_config(scan=ScanConfig(near_duplicates=False, max_bad=0.1), seed=25)
     from mnv2tl import preparation
-
-    scan = preparation.scan
+    from mnv2tl.scan import scan
 
     def scan_then_lose(*arguments: Any) -> Any:
         manifest = scan(*arguments)

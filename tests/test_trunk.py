@@ -62,7 +62,8 @@ def _count_chunks(shapes: list[tuple[int, ...]]) -> Trunk:
 
     def run_chunk(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         shapes.append(pixels.shape)
-        return pixels.mean(axis=(1, 2), dtype=np.float32)
+        means: NDArray[np.float32] = pixels.mean(axis=(1, 2), dtype=np.float32)
+        return means
 
     return Trunk(runtime="none", identity={}, output_shape=(3,), run_chunk=run_chunk)
 

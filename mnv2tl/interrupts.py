@@ -1,0 +1,61 @@
+"""Stop at a signal, even if it arrives where an exception is lost.
+
+Extension modules drop an exception that a signal handler raises while they convert arguments; a
+Ctrl-C then does nothing. So the handler also notes the signal, and long loops ask for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+from mnv2tl.errors import InterruptError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_pending: int | None = None
+
+
+@contextlib.contextmanager
+def watch_signals() -> Iterator[None]:
+    """Raise `InterruptError` at Ctrl-C or a termination while the block runs.
+
+    A second signal does what it did before the block. Outside the main thread, where Python
+    allows no handlers, nothing changes.
+    """
+    global _pending
+    _pending = None
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        global _pending
+        _pending = number
+        _set_handlers(former)
+        raise _error(number)
+
+    _set_handlers(dict.fromkeys(_SIGNALS, note))
+    try:
+        yield
+    finally:
+        _set_handlers(former)
+
+
+def raise_pending() -> None:
+    """Raise `InterruptError` if a signal came since the block began."""
+    if _pending is not None:
+        raise _error(_pending)
+
+
+def _set_handlers(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _error(number: int) -> InterruptError:
+    return InterruptError(number, "stopped by a signal; what was saved before is kept")

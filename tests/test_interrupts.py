@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from mnv2tl.errors import InterruptError
+from mnv2tl.interrupts import raise_pending, watch_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_block(number: signal.Signals) -> None:
+    """The error tells which signal it was, and the former handlers are back afterwards."""
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    with pytest.raises(InterruptError) as caught, watch_signals():
+        signal.raise_signal(number)
+
+    assert caught.value.signal_number == number
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_whose_exception_was_lost_is_found_later() -> None:
+    """Code that swallows the exception does not swallow the wish to stop."""
+    with watch_signals():
+        raise_pending()
+        with pytest.raises(InterruptError):
+            signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(InterruptError):
+            raise_pending()
+
+    with watch_signals():
+        raise_pending()
+
+
+def test_a_second_signal_does_what_it_did_before() -> None:
+    """The first signal gives the handlers back, so that impatience works."""
+    with watch_signals():
+        with pytest.raises(InterruptError):
+            signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_outside_the_main_thread_nothing_changes() -> None:
+    """Python allows handlers in the main thread only; a training elsewhere still runs."""
+    seen: list[object] = []
+
+    def work() -> None:
+        with watch_signals():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert seen == [signal.getsignal(signal.SIGINT)]
