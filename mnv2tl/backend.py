@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 
 from mnv2tl.errors import MachineError
 
 BACKENDS = ("jax", "tensorflow")
+
+# Level I is information; the first line announces that such lines follow.
+_START_UP_NOTES = (b"I0000 ", b"WARNING: All log messages before absl::InitializeLog()")
 
 
 def choose_backend(wanted: str | None = None) -> str:
@@ -46,6 +52,32 @@ def use_backend(name: str) -> None:
         raise MachineError("E508", "keras is not installed", fix=f"pip install 'mnv2tl[{name}]'")
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
         raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
+    if name == "tensorflow" and "tensorflow" not in sys.modules:
+        with _without_start_up_notes():
+            import tensorflow
+
+            tensorflow.config.list_logical_devices()  # which prints some more
+
+
+@contextlib.contextmanager
+def _without_start_up_notes() -> Iterator[None]:
+    """Keep TensorFlow's notes on its own start-up off the terminal; pass everything else on.
+
+    TF_CPP_MIN_LOG_LEVEL does not reach what TensorFlow 2.21 prints before its logging is set up.
+    """
+    with tempfile.TemporaryFile() as kept:
+        sys.stderr.flush()
+        real = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(real, 2)
+            kept.seek(0)
+            for line in kept:
+                if not line.startswith(_START_UP_NOTES):
+                    os.write(2, line)
+            os.close(real)
 
 
 def has_gpu(name: str) -> bool:

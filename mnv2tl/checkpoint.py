@@ -107,7 +107,7 @@ def load_run(folder: Path) -> Run:
         raise ArtifactError("E410", message, path=folder) from error
     except ValueError as error:
         raise ArtifactError("E412", "not JSON", path=path) from error
-    if not isinstance(info, dict) or "schema" not in info:
+    if not isinstance(info, dict) or not isinstance(info.get("schema"), int):
         raise ArtifactError("E412", "not a run.json of mnv2tl", path=path)
     if info["schema"] > SCHEMA:
         message = f"schema {info['schema']}, this version reads <= {SCHEMA}"
@@ -129,11 +129,17 @@ def write_keras(model: keras.Model, path: Path) -> str:
     """Write a Keras model whole or not at all; return the file's SHA-256.
 
     `model.save` itself writes on the final name and flushes nothing.
+
+    Raises:
+        MachineError: The disk is full (E501), fails (E502) or is read-only (E503).
     """
-    with tempfile.TemporaryDirectory(prefix="save-", dir=path.parent) as folder:
-        part = Path(folder) / path.name
-        model.save(part)
-        content = part.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory(prefix="save-", dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            model.save(part)
+            content = part.read_bytes()
+    except OSError as error:
+        raise store.machine_error(error, path) from error
     store.write_bytes(path, content)
     return store.sha256_bytes(content)
 

@@ -40,12 +40,26 @@ class GraphWriter:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def model(self, inputs: Sequence[onnx.ValueInfoProto], output: onnx.ValueInfoProto) -> bytes:
-        """Return the checked model as the bytes of an .onnx file."""
+    def model(
+        self,
+        inputs: Sequence[onnx.ValueInfoProto],
+        output: onnx.ValueInfoProto,
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Return the checked model as the bytes of an .onnx file.
+
+        Args:
+            inputs: What it reads.
+            output: What it gives.
+            metadata: Texts that travel in the file, in the order of their keys.
+        """
         graph = helper.make_graph(self.nodes, "mnv2tl", list(inputs), [output], self.constants)
         opsets = [helper.make_opsetid("", OPSET)]
         proto = helper.make_model(graph, opset_imports=opsets, producer_name="mnv2tl")
         proto.ir_version = IR_VERSION
+        if metadata:
+            helper.set_model_props(proto, dict(sorted(metadata.items())))
         onnx.checker.check_model(proto, full_check=True)
         content: bytes = proto.SerializeToString(deterministic=True)
         return content
@@ -78,9 +92,14 @@ def write_trunk(layers: Sequence[Layer], arrays: Arrays, *, scaling: str) -> byt
 
 def write_scaling(writer: GraphWriter, image: str, scaling: str) -> str:
     """Write uint8 (n, h, w, 3) to scaled float32 (n, 3, h, w)."""
-    factor, offset = SCALINGS[scaling]
     x = writer.add("Cast", [image], "image/float", to=TensorProto.FLOAT)
     x = writer.add("Transpose", [x], "image/nchw", perm=[0, 3, 1, 2])  # (n, 3, h, w)
+    return write_rescaling(writer, x, scaling)
+
+
+def write_rescaling(writer: GraphWriter, x: str, scaling: str) -> str:
+    """Write float32 pixels from 0 to 255, any shape, to scaled ones."""
+    factor, offset = SCALINGS[scaling]
     scale = writer.constant("scaling/factor", np.array(factor, np.float32))
     x = writer.add("Mul", [x, scale], "image/factor")
     shift = writer.constant("scaling/offset", np.array(offset, np.float32))

@@ -30,13 +30,13 @@ def open_writer(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
         raise MachineError("E508", "tensorboardX is not installed", fix=fix)
     from tensorboardX import SummaryWriter  # noqa: PLC0415  optional
 
-    writers = {name: SummaryWriter(str(folder / name)) for name in _CHARTS}
+    # Its `flush` does not wait for the thread that writes; a short interval shows rows soon.
+    writers = {name: SummaryWriter(str(folder / name), flush_secs=1) for name in _CHARTS}
 
     def write(row: dict[str, Any]) -> None:
         for name, charts in _CHARTS.items():
             for chart, key in charts.items():
                 writers[name].add_scalar(chart, row[key], row["epoch"] - 1)
-            writers[name].flush()
 
     try:
         yield write
