@@ -21,10 +21,10 @@ from typing import Any
 import click
 
 from benchmarks import record
-from benchmarks.ablation import SETTINGS, make_config
 from benchmarks.folds import read_data
 from benchmarks.our_recipe import count_folds, piece_path
 from benchmarks.pooled import Pooled, compare, pool, read_pieces
+from benchmarks.settings import SETTINGS, make_config
 from mnv2tl.metrics import wilson_interval
 
 ROWS = ("classic/tensorflow", "default/tensorflow", "default/jax", "classic/jax")
@@ -119,7 +119,7 @@ def _run(python: str, module: str, arguments: list[str], backend: str) -> None:
     subprocess.run(command, check=True, cwd=record.ROOT, env=environment)
 
 
-@click.command(help=__doc__)
+@click.command(help=record.help_text(__doc__))
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--pieces", type=click.Path(path_type=Path, resolve_path=True), required=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file.")

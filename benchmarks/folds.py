@@ -36,7 +36,7 @@ def assign_folds(images: Iterable[tuple[str, int]], *, folds: int, seed: int = 0
     of_class: dict[int, set[str]] = {}
     for sha256, label in images:
         of_class.setdefault(label, set()).add(sha256)
-    fold_of = {}
+    fold_of: dict[str, int] = {}
     for label, hashes in of_class.items():
         ordered = sorted(hashes, key=lambda sha256: (position(sha256, seed), sha256))
         fold_of |= {sha256: (rank + label) % folds for rank, sha256 in enumerate(ordered)}

@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from benchmarks import record
-from benchmarks.ablation import SETTINGS, make_config
 from benchmarks.folds import has_own_split, read_data, write_fold
+from benchmarks.pooled import list_predictions
+from benchmarks.settings import SETTINGS, make_config
 from mnv2tl import store
 from mnv2tl.backend import BACKENDS, use_backend
 from mnv2tl.config import TrainConfig
@@ -58,20 +59,16 @@ def run_fold(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "best_epoch": run.info["best_epoch"],
         "temperature": run.info["temperature"],
         "self_check": run.info["self_check"],
-        "predictions": [
-            {
-                "path": entry.path.removeprefix("val/"),
-                "label": entry.label,
-                "predicted": int(row.argmax()),
-                "probability": float(row[entry.label]),
-            }
-            for entry, row in zip(evaluation.entries, evaluation.probabilities, strict=True)
-        ],
+        "predictions": list_predictions(
+            [entry.path.removeprefix("val/") for entry in evaluation.entries],
+            [entry.label for entry in evaluation.entries],
+            evaluation.probabilities,
+        ),
         "seconds": run.info["seconds"],
     }
 
 
-@click.command(help=__doc__)
+@click.command(help=record.help_text(__doc__))
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--pieces", type=click.Path(path_type=Path), required=True, help="Folder.")
 @click.option("--setting", type=click.Choice(list(SETTINGS)), default="default", show_default=True)

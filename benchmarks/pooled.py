@@ -41,6 +41,27 @@ class Pooled:
         return 1.0 - float(self.errors.mean())
 
 
+def list_predictions(
+    paths: Sequence[str], labels: Sequence[int], probabilities: NDArray[np.floating[Any]]
+) -> list[dict[str, Any]]:
+    """Return the rows of a piece.
+
+    Args:
+        paths: Validation pictures, the same whatever recipe and fold.
+        labels: Their true classes.
+        probabilities: Shape (n, classes).
+    """
+    return [
+        {
+            "path": path,
+            "label": int(label),
+            "predicted": int(row.argmax()),
+            "probability": float(row[label]),
+        }
+        for path, label, row in zip(paths, labels, probabilities, strict=True)
+    ]
+
+
 def read_pieces(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """Return the pieces in these files."""
     return [json.loads(path.read_bytes()) for path in paths]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 def write(path: Path, figures: dict[str, Any]) -> None:
     """Write a result file: the figures and where they come from."""
     store.write_json(path, describe() | figures)
+
+
+def help_text(doc: str | None) -> str:
+    """Return a module's docstring as click's help: lists and commands keep their lines."""
+    return re.sub(r"\n\n(?=[ -])", "\n\n\b\n", doc or "")
 
 
 def describe() -> dict[str, Any]:

@@ -23,6 +23,9 @@ from typing import Any
 
 import click
 
+from benchmarks import record
+from benchmarks.pooled import list_predictions
+
 START = time.perf_counter()
 
 AUGMENTATION = {
@@ -112,29 +115,19 @@ def run_recipe(
         fitted = time.perf_counter() - START
         if predict:
             model.load_weights(best)
+    predictions = []
+    if predict:
+        probabilities = model.predict(val, verbose=0)
+        predictions = list_predictions(val.filenames, val.classes, probabilities)
     return {
         "backend": keras.backend.backend(),
         "history": {name: [float(v) for v in values] for name, values in history.items()},
-        "predictions": _list_predictions(model, val) if predict else [],
+        "predictions": predictions,
         "seconds": {"until_fitted": fitted, "total": time.perf_counter() - START},
     }
 
 
-def _list_predictions(model: Any, val: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": path,
-            "label": int(label),
-            "predicted": int(row.argmax()),
-            "probability": float(row[label]),
-        }
-        for path, label, row in zip(
-            val.filenames, val.classes, model.predict(val, verbose=0), strict=True
-        )
-    ]
-
-
-@click.command(help=__doc__)
+@click.command(help=record.help_text(__doc__))
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON file.")
 @click.option(
@@ -158,7 +151,6 @@ def main(
     predict: bool,
 ) -> None:
     """Run the recipe on one split."""
-    from benchmarks import record  # noqa: PLC0415
     from benchmarks.folds import has_own_split, read_data, write_fold  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as made:

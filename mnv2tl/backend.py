@@ -46,12 +46,12 @@ def use_backend(name: str) -> None:
         MachineError: Keras is not installed (E508).
         RuntimeError: Keras is already imported with another backend.
     """
-    os.environ["KERAS_BACKEND"] = name
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if importlib.util.find_spec("keras") is None:
         raise MachineError("E508", "keras is not installed", fix=f"pip install 'mnv2tl[{name}]'")
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
         raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
+    os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if name == "tensorflow" and "tensorflow" not in sys.modules:
         with _without_start_up_notes():
             import tensorflow

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     import keras
 
 SCHEMA = 1
+SAVE_PREFIX = "save-"
+"""Start of the names of folders in which a checkpoint is being written."""
+
+_START_KEYS = {"schema", "finished", "created", "config", "backend", "class_names", "weights"}
+_END_KEYS = {"history", "files", "temperature", "val_accuracy", "val_loss", "best_epoch"}
 DENSE = "predictions"
 
 
@@ -62,8 +67,11 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One row per epoch: loss, accuracy, val_loss, val_accuracy, phase, seconds."""
-        return list(self.info["history"])
+        """One row per epoch: loss, accuracy, val_loss, val_accuracy, phase, seconds.
+
+        Empty while the training is not finished.
+        """
+        return list(self.info.get("history", ()))
 
     @property
     def is_finished(self) -> bool:
@@ -112,6 +120,12 @@ def load_run(folder: Path) -> Run:
     if info["schema"] > SCHEMA:
         message = f"schema {info['schema']}, this version reads <= {SCHEMA}"
         raise ArtifactError("E404", message, path=path, fix="update mnv2tl")
+    missing = _START_KEYS - info.keys()
+    if info.get("finished"):
+        missing |= _END_KEYS - info.keys()
+    if missing:
+        message = f"not a run.json of mnv2tl: it lacks {', '.join(sorted(missing))}"
+        raise ArtifactError("E412", message, path=path)
     return Run(folder=folder, info=info)
 
 
@@ -134,7 +148,7 @@ def write_keras(model: keras.Model, path: Path) -> str:
         MachineError: The disk is full (E501), fails (E502) or is read-only (E503).
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="save-", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=SAVE_PREFIX, dir=path.parent) as folder:
             part = Path(folder) / path.name
             model.save(part)
             content = part.read_bytes()

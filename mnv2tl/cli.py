@@ -25,7 +25,9 @@ COMMANDS = {
     "demo": ("mnv2tl.commands.demo:demo", "Go the whole way on sample pictures."),
     "evaluate": ("mnv2tl.commands.evaluate:evaluate", "Measure a run on its images."),
     "export": ("mnv2tl_export.cli:export", "Turn a run into files that are deployed."),
+    "predict": ("mnv2tl_export.cli:predict", "Classify pictures with an exported ONNX file."),
     "samples": ("mnv2tl.commands.samples:samples", "List sample data sets, or fetch one."),
+    "selftest": ("mnv2tl_export.cli:selftest", "Show that an exported file works here."),
     "train": ("mnv2tl.commands.train:train", "Train on a folder of images."),
     "weights": ("mnv2tl.commands.weights:weights", "List, fetch or verify base weights."),
 }

@@ -35,6 +35,11 @@ class GraphWriter:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
+    def split(self, source: str, outputs: Sequence[str], *, axis: int) -> None:
+        """Append a node that cuts a tensor into equal parts along an axis."""
+        name = f"{source}/split"
+        self.nodes.append(helper.make_node("Split", [source], list(outputs), name=name, axis=axis))
+
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
         """Append a constant and return its name."""
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2tl.batches import EpochBatches, weigh_classes
 from mnv2tl.config import TrainConfig
 from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.features import FeatureSource
@@ -145,12 +146,12 @@ def fit_phase(
         _restore(head, state.load_arrays(start.file))
     else:
         set_arrays(head, first_arrays)
-    weights = _class_weights(split.train, config, classes=head.output_shape[1])
+    weights = weigh_classes(split.train, config, classes=head.output_shape[1])
     val_labels = np.array([entry.label for entry in split.val])
     commit = start
     while not is_over(commit, phase, config):
         history = commit.history if commit else ()
-        batches = _EpochBatches(source, split.train, config, len(history), weights)
+        batches = EpochBatches(source, split.train, config, len(history), weights)
         began = time.perf_counter()
         callbacks = [_Watch(advance, len(split.train), config.batch_size)]
         logs = head.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks).history
@@ -197,11 +198,6 @@ def predict_logits(
     return np.concatenate(logits)
 
 
-def order_of_epoch(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """Return the order of the images in an epoch, counted from 0; equal on both backends."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
 def _compile(head: keras.Model, phase: Phase, config: TrainConfig, *, steps: int) -> None:
     rate: Any = phase.learning_rate
     if config.schedule == "cosine":
@@ -212,43 +208,6 @@ def _compile(head: keras.Model, phase: Phase, config: TrainConfig, *, steps: int
     optimizer = keras.optimizers.Adam(rate)
     optimizer.build(head.trainable_variables)
     head.compile(optimizer, loss, metrics=["accuracy"])
-
-
-class _EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """The batches of one epoch: features, one-hot targets, weights."""
-
-    def __init__(
-        self,
-        source: FeatureSource,
-        entries: Sequence[Entry],
-        config: TrainConfig,
-        epoch: int,
-        class_weights: NDArray[np.float32],
-    ) -> None:
-        super().__init__()
-        self.source, self.class_weights = source, class_weights
-        self.entries = [entries[i] for i in order_of_epoch(config.seed, epoch, len(entries))]
-        self.view = view_of_epoch(config, epoch)
-        self.batch_size = config.batch_size
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.entries) / self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], ...]:
-        entries = self.entries[index * self.batch_size : (index + 1) * self.batch_size]
-        labels = [entry.label for entry in entries]
-        targets = np.eye(len(self.class_weights), dtype=np.float32)[labels]  # (n, classes)
-        return self.source.read(entries, self.view), targets, self.class_weights[labels]
-
-
-def view_of_epoch(config: TrainConfig, epoch: int) -> int:
-    """Return the view that an epoch sees, counted from 0; epochs walk through the views."""
-    return epoch % config.views if config.is_augmented else PLAIN
-
-
-def views_of_phases(config: TrainConfig) -> tuple[int, ...]:
-    """Return all views that the epochs see."""
-    return tuple(sorted({view_of_epoch(config, epoch) for epoch in range(config.all_epochs)}))
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -264,15 +223,6 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
             message = f"the loss is not finite at step {batch + 1} of the epoch"
             raise ResultError("E602", message, fix="lower --learning-rate")
         self.advance(min(self.batch_size, self.images - batch * self.batch_size))
-
-
-def _class_weights(
-    entries: Sequence[Entry], config: TrainConfig, *, classes: int
-) -> NDArray[np.float32]:
-    if config.class_weights == "none":
-        return np.ones(classes, np.float32)
-    counts = np.bincount([entry.label for entry in entries], minlength=classes)
-    return (len(entries) / (classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def _figure(row: dict[str, Any], config: TrainConfig) -> float:

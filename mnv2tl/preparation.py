@@ -69,8 +69,9 @@ def check_same_settings(config: TrainConfig, former: Mapping[str, Any]) -> None:
     for key, value in ours["scan"].items():
         if key not in _FREE_SCAN and value != former["scan"][key]:
             lines.append(f"{key} was {former['scan'][key]}, now {value}")
-    if config.schedule == "cosine" and config.epochs != former["epochs"]:
-        lines.append(f"epochs was {former['epochs']}, now {config.epochs}, with schedule cosine")
+    for key in ("epochs", "finetune_epochs"):
+        if config.schedule == "cosine" and ours[key] != former[key]:
+            lines.append(f"{key} was {former[key]}, now {ours[key]}, with schedule cosine")
     if lines:
         fix = "leave them out of the command, or start a new run"
         raise ArtifactError("E404", "; ".join(lines), path=config.out, fix=fix)

@@ -8,22 +8,22 @@ from __future__ import annotations
 import contextlib
 import datetime
 import platform
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl import backend, checkpoint, images, store
+from mnv2tl.batches import views_of_phases
 from mnv2tl.cache_folder import cache_folder
 from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.config import TrainConfig
-from mnv2tl.errors import ExistsError, InterruptError, show
+from mnv2tl.epoch_report import report_epochs
+from mnv2tl.errors import InterruptError, show
 from mnv2tl.features import FeatureSource, prepare
 from mnv2tl.finish import Outcome, describe_trainable, finish
 from mnv2tl.interrupts import raise_pending, watch_signals
@@ -35,16 +35,14 @@ from mnv2tl.phase import (
     Split,
     build_head,
     fit_phase,
-    is_over,
     list_phases,
     list_trained,
     predict_logits,
-    views_of_phases,
 )
 from mnv2tl.preparation import check_same_settings, leave_out, load_base, scan_data
 from mnv2tl.progress import say, show_bar
+from mnv2tl.run_guard import explain_interrupt, hold_folder, is_complete
 from mnv2tl.state import Commit, StateStore
-from mnv2tl.tensorboard import open_writer
 from mnv2tl.trunk import choose_runtime, open_trunk
 from mnv2tl.views import PLAIN, ViewMaker
 from mnv2tl.weights import Weights
@@ -78,58 +76,18 @@ def train(
         ResultError: The loss is not finite (E602), or the checkpoint does not answer as the
             training did (E603).
     """
-    with _replaceable(config.out, resume=resume, force=force), store.lock_folder(config.out):
-        store.remove_stale_parts(config.out)
+    with hold_folder(config.out, resume=resume, force=force):
         if (config.out / "run.json").is_file():
             former = load_run(config.out)
             check_same_settings(config, former.info["config"])
-            if former.is_finished and _is_complete(config):
+            if former.is_finished and is_complete(config):
                 say("the run is finished already")
                 return former
         try:
             with watch_signals():
                 return _go_through_stages(config, accept_changes=accept_changes)
         except InterruptError as error:
-            raise _interrupted(config, error.signal_number) from error
-
-
-@contextlib.contextmanager
-def _replaceable(out: Path, *, resume: bool, force: bool) -> Iterator[None]:
-    """Refuse to write over a folder; with force keep the former one until the new is finished."""
-    if out.exists() and not out.is_dir():
-        raise ExistsError("E504", "exists and is no folder", path=out, fix="choose another --out")
-    is_empty = not out.exists() or all(file.name == ".lock" for file in out.iterdir())
-    if is_empty or (resume and (out / "run.json").is_file()):
-        yield
-        return
-    if not force:
-        fix = "choose another --out, or --resume it, or replace it with --force"
-        raise ExistsError("E504", "the folder exists and is not empty", path=out, fix=fix)
-    if not (out / "run.json").is_file():
-        message = "not a run folder, so --force does not replace it"
-        raise ExistsError("E504", message, path=out, fix="choose another --out")
-    former = out.with_name(f"{out.name}.replaced")
-    if former.exists():
-        raise ExistsError("E504", "left by a --force that failed", path=former, fix="remove it")
-    out.rename(former)
-    yield
-    shutil.rmtree(former)
-
-
-def _is_complete(config: TrainConfig) -> bool:
-    """Tell whether all epochs that the settings ask for are committed."""
-    commit = StateStore(config.out / "state").load()
-    return all(is_over(commit, phase, config) for phase in list_phases(config))
-
-
-def _interrupted(config: TrainConfig, signal_number: int) -> InterruptError:
-    commit = StateStore(config.out / "state").load()
-    done = len(commit.history) if commit else 0
-    return InterruptError(
-        signal_number,
-        f"{done} of {config.all_epochs} epochs are saved in {show(config.out)}",
-        fix=f"to go on: mnv2tl train {show(config.data)} --out {show(config.out)} --resume",
-    )
+            raise explain_interrupt(config, error.signal_number) from error
 
 
 @dataclass(slots=True, kw_only=True)
@@ -163,7 +121,6 @@ def _go_through_stages(config: TrainConfig, *, accept_changes: bool) -> Run:
         state=state,
         seconds=seconds,
     )
-    keras.utils.set_random_seed(config.seed)
     commit, source = _fit_phases(training, commit, _describe(config, weights))
     best_phase = list_phases(config)[commit.best.phase]
     if best_phase.index != list_phases(config)[-1].index:
@@ -282,7 +239,7 @@ def _fit(training: _Training, phase: Phase, source: FeatureSource, commit: Commi
     done = len(commit.history) if commit is not None and commit.phase == phase.index else 0
     with (
         show_bar("train", total=(phase.epochs - done) * len(split.train)) as show_progress,
-        _reporter(config) as report,
+        report_epochs(config) as report,
     ):
 
         def advance(images: int) -> None:
@@ -311,25 +268,3 @@ def _predict_val(training: _Training, phase: Phase, source: FeatureSource) -> ND
     best = training.state.load_arrays(training.state.commits[-1].best.file)
     set_arrays(head, best)
     return predict_logits(head, source, manifest.of_split("val"))
-
-
-@contextlib.contextmanager
-def _reporter(config: TrainConfig) -> Iterator[Callable[[dict[str, Any], bool], None]]:
-    """Give a function that shows a row of the history, and writes it for TensorBoard if asked."""
-
-    def say_row(row: dict[str, Any], is_best: bool) -> None:
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        figures = "  ".join(f"{name} {row[name]:.4f}" for name in names)
-        best = "  best" if is_best else ""
-        say(f"epoch {row['epoch']:>3}/{config.all_epochs}  {figures}{best}")
-
-    if not config.tensorboard:
-        yield say_row
-        return
-    with open_writer(config.out / "tensorboard") as write:
-
-        def report(row: dict[str, Any], is_best: bool) -> None:
-            say_row(row, is_best)
-            write(row)
-
-        yield report

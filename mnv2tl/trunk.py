@@ -5,7 +5,6 @@ On a graphics card Keras runs them, since the runtimes that this project install
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -109,7 +108,7 @@ def open_trunk(
     identity = {
         "graph_sha256": sha256_bytes(content),
         "runtime": runtime,
-        "runtime_version": importlib.metadata.version(runtime),
+        "runtime_version": sys.modules[runtime].__version__,
         "precision": "float32",
     }
     if runtime == "keras":

@@ -83,7 +83,7 @@ def test_choose_backend_without_any_backend_says_so(monkeypatch: _Monkey) -> Non
 
 def test_use_backend_sets_the_variable_before_keras_is_imported() -> None:
     """Keras reads it at its import; TensorFlow's start-up lines are kept down."""
-    code = "import os; from mnv2tl.backend import use_backend; use_backend('tensorflow')\n"
+    code = "import os; from mnv2tl.backend import use_backend; use_backend('jax')\n"
     code += "print(os.environ['KERAS_BACKEND'], os.environ['TF_CPP_MIN_LOG_LEVEL'])\n"
     code += "import sys; print('keras' in sys.modules)"
     if importlib.util.find_spec("keras") is None:
@@ -95,7 +95,7 @@ def test_use_backend_sets_the_variable_before_keras_is_imported() -> None:
         [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True
     )
 
-    assert result.stdout.split() == ["tensorflow", "2", "False"], result.stderr
+    assert result.stdout.split() == ["jax", "2", "False"], result.stderr
 
 
 def test_use_backend_refuses_a_change_after_the_import(backend: str, monkeypatch: _Monkey) -> None:

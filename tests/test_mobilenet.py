@@ -32,9 +32,7 @@ def _build_peer(monkeypatch: pytest.MonkeyPatch, alpha: float, image_px: int) ->
 
 
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize(
-    ("alpha", "image_px"), [(0.35, 96), (0.5, 128), (0.75, 160), (1.0, 224), (1.3, 192), (1.4, 96)]
-)
+@pytest.mark.parametrize(("alpha", "image_px"), [(0.35, 96), (1.0, 224), (1.4, 128)])
 def test_list_layers_is_the_network_of_keras(
     monkeypatch: pytest.MonkeyPatch, alpha: float, image_px: int
 ) -> None:
@@ -58,7 +56,15 @@ def test_list_layers_is_the_network_of_keras(
 
 
 @pytest.mark.parametrize(
-    ("alpha", "features", "parameters"), [(0.35, 1280, 410_208), (1.0, 1280, 2_257_984)]
+    ("alpha", "features", "parameters"),
+    [
+        (0.35, 1280, 410_208),
+        (0.5, 1280, 706_224),
+        (0.75, 1280, 1_382_064),
+        (1.0, 1280, 2_257_984),
+        (1.3, 1664, 3_766_048),
+        (1.4, 1792, 4_363_712),
+    ],
 )
 def test_array_shapes_count_the_published_parameters(
     alpha: float, features: int, parameters: int

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import math
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mnv2tl.config import TrainConfig
-from mnv2tl.errors import ResultError
+from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.feature_cache import FeatureSpace
 from mnv2tl.features import FeatureSource
 from mnv2tl.manifest import Entry
@@ -23,6 +25,7 @@ from mnv2tl.views import PLAIN, ViewMaker
 pytest.importorskip("keras")
 pytest.importorskip("onnx")
 
+from mnv2tl.batches import order_of_epoch
 from mnv2tl.keras_model import initial_dense, set_arrays
 from mnv2tl.phase import (
     Phase,
@@ -32,10 +35,7 @@ from mnv2tl.phase import (
     is_over,
     list_phases,
     list_trained,
-    order_of_epoch,
     predict_logits,
-    view_of_epoch,
-    views_of_phases,
 )
 from mnv2tl.trunk import Trunk
 
@@ -128,7 +128,10 @@ def _source(
             rows.append(features.astype(np.float16))
     space.add(keys, np.stack(rows))
     trunk = Trunk(
-        runtime="onnxruntime", identity={}, output_shape=shape, run_chunk=lambda pixels: pixels
+        runtime="onnxruntime",
+        identity={},
+        output_shape=shape,
+        run_chunk=lambda pixels: pixels.astype(np.float32),
     )
     return _Recorder(maker=maker, trunk=trunk, space=space)
 
@@ -196,49 +199,6 @@ def _assert_equal_arrays(found: Arrays, expected: Arrays) -> None:
         np.testing.assert_array_equal(found[key], array, err_msg=key)
 
 
-def test_order_of_epoch_is_the_known_one() -> None:
-    """The same numbers on both backends and on every machine."""
-    assert order_of_epoch(0, 0, 8).tolist() == [2, 4, 3, 6, 5, 0, 1, 7]
-    assert order_of_epoch(0, 1, 8).tolist() == [1, 3, 7, 6, 0, 4, 2, 5]
-    assert order_of_epoch(7, 3, 8).tolist() == [3, 5, 0, 4, 2, 7, 1, 6]
-
-
-def test_order_of_epoch_takes_every_image_once() -> None:
-    """Another epoch or seed gives another order."""
-    orders = [order_of_epoch(seed, epoch, 500) for seed in (0, 1) for epoch in (0, 1)]
-
-    for order in orders:
-        np.testing.assert_array_equal(np.sort(order), np.arange(500))
-    assert len({tuple(order) for order in orders}) == 4
-
-
-@pytest.mark.parametrize(
-    ("changed", "views"),
-    [
-        ({"views": 2}, [0, 1, 0, 1, 0]),
-        ({"views": 4}, [0, 1, 2, 3, 0]),
-        ({"views": 1}, [0] * 5),
-        ({"views": 1_000_000}, [0, 1, 2, 3, 4]),
-    ],
-)
-def test_view_of_epoch_walks_through_the_views(changed: dict[str, Any], views: list[int]) -> None:
-    """Every view is seen before the first comes again."""
-    config = _config(epochs=3, finetune_epochs=2, **changed)
-
-    assert [view_of_epoch(config, epoch) for epoch in range(5)] == views
-    assert views_of_phases(config) == tuple(sorted(set(views)))
-
-
-def test_without_augmentation_there_is_the_plain_view_only() -> None:
-    """However many views the settings ask for."""
-    from mnv2tl.augment import PRESETS
-
-    config = _config(augment=PRESETS["none"], views=4)
-
-    assert {view_of_epoch(config, epoch) for epoch in range(5)} == {PLAIN}
-    assert views_of_phases(config) == (PLAIN,)
-
-
 def test_list_phases_follows_the_settings() -> None:
     """Without epochs of its own there is no second phase."""
     first = Phase(index=0, trainable_layers=4, epochs=3, learning_rate=0.01)
@@ -299,9 +259,7 @@ def test_predict_logits_does_not_depend_on_how_many_are_asked_for(tmp_path: Path
     config = _config()
     split = Split(train=(), val=_entries(130, "val"))
     source = _source(tmp_path, config, split=split)
-    head = build_head(
-        LAYERS, list_phases(config)[0], config, classes=CLASSES, shape=source.shape
-    )
+    head = build_head(LAYERS, list_phases(config)[0], config, classes=CLASSES, shape=source.shape)
     set_arrays(head, FIRST_ARRAYS)
 
     together = predict_logits(head, source, split.val)
@@ -316,7 +274,9 @@ def test_predict_logits_does_not_depend_on_how_many_are_asked_for(tmp_path: Path
     np.testing.assert_allclose(together, expected, atol=1e-4)
 
 
-def _commit_of(losses: Iterable[float], *, accuracy: Iterable[float] = (), phase: int = 0) -> Commit:
+def _commit_of(
+    losses: Iterable[float], *, accuracy: Iterable[float] = (), phase: int = 0
+) -> Commit:
     accuracies = list(accuracy)
     rows = [{"phase": 0, "val_loss": 0.0, "val_accuracy": 1.0}] * (3 * phase)
     for number, loss in enumerate(losses):
@@ -559,7 +519,7 @@ def test_another_seed_gives_another_course(tmp_path: Path) -> None:
     assert losses[0] != losses[1]
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     """Stands for Ctrl-C."""
 
 
@@ -586,23 +546,81 @@ def test_a_resumed_training_ends_bit_equal_to_an_uninterrupted_one(
     steps: list[int] = []
 
     def stop_after_first(row: dict[str, Any], is_best: bool) -> None:
-        raise _Stop
+        raise _StopError
 
     def stop_in_third(count: int) -> None:
         steps.append(count)
         if len(steps) == 5:  # three steps make an epoch
-            raise _Stop
+            raise _StopError
 
     folder = tmp_path / "stopped"
-    with pytest.raises(_Stop):
+    with pytest.raises(_StopError):
         _fit(folder, config, report=stop_after_first)
-    with pytest.raises(_Stop):
+    with pytest.raises(_StopError):
         _fit(folder, config, resume=True, advance=stop_in_third)
     state, resumed = _fit(folder, config, resume=True)
 
     assert _figures(resumed) == _figures(whole)
     assert resumed.best == whole.best
     _assert_equal_arrays(state.load_arrays(resumed.file), whole_state.load_arrays(whole.file))
+
+
+def test_a_commit_of_the_other_backend_is_taken(tmp_path: Path) -> None:
+    """The backends keep whole numbers in other types; nothing else differs."""
+    config = _config(epochs=2, dropout=0.4)
+    source = _source(tmp_path, config)
+    _fit(tmp_path, dataclasses.replace(config, epochs=1), source=source)
+    shutil.copytree(tmp_path / "state", tmp_path / "other" / "state")
+    _change_arrays(
+        tmp_path / "other" / "state",
+        lambda key, array: array.astype(
+            {"int32": "int64", "int64": "int32", "uint32": "int64"}.get(array.dtype.name, "f4")
+        ),
+    )
+
+    _, expected = _fit(tmp_path, config, source=source, resume=True)
+    _, found = _fit(tmp_path / "other", config, source=source, resume=True)
+
+    assert _figures(found) == _figures(expected)
+
+
+def _change_arrays(folder: Path, change: Callable[[str, Any], Any]) -> None:
+    """Commit the last state again with changed arrays; None leaves an array out."""
+    state = StateStore(folder)
+    commit = state.load()
+    assert commit is not None
+    arrays = {key: change(key, array) for key, array in state.load_arrays(commit.file).items()}
+    kept = {key: array for key, array in arrays.items() if array is not None}
+    state.commit(dataclasses.replace(commit, file=state.save_arrays("epoch-0001", kept)))
+
+
+@pytest.mark.parametrize(
+    ("harmed", "code", "message"),
+    [
+        ("predictions/bias", "E405", "the saved head has 2 outputs, the dataset has 3 classes"),
+        ("optimizer/0000/iteration", "E404", "no state optimizer/0000/iteration of shape ()"),
+        ("random/dropout", "E404", "no state random/dropout of shape (2,)"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(
+    tmp_path: Path, harmed: str, code: str, message: str
+) -> None:
+    """Another class count, or another optimizer."""
+    config = _config(epochs=1, dropout=0.4)
+    source = _source(tmp_path, config)
+    _fit(tmp_path, config, source=source)
+
+    def harm(key: str, array: Any) -> Any:
+        if key != harmed:
+            return array
+        return array[:2] if code == "E405" else None
+
+    _change_arrays(tmp_path / "state", harm)
+
+    with pytest.raises(ArtifactError) as caught:
+        _fit(tmp_path, dataclasses.replace(config, epochs=2), source=source, resume=True)
+
+    assert (caught.value.code, caught.value.message) == (code, message)
 
 
 def test_a_finished_phase_is_not_trained_again(tmp_path: Path) -> None:
@@ -653,7 +671,7 @@ def test_the_cosine_schedule_ends_near_zero(tmp_path: Path) -> None:
     moves = {}
     for schedule in ("constant", "cosine"):
         config = _config(epochs=4, schedule=schedule)
-        arrays: list[Arrays] = []
+        arrays: list[NDArray[np.float32]] = []
         folder = tmp_path / schedule
 
         def report(
@@ -666,8 +684,7 @@ def test_the_cosine_schedule_ends_near_zero(tmp_path: Path) -> None:
 
         _fit(folder, config, report=report)
         moves[schedule] = [
-            float(np.abs(after - before).mean())
-            for before, after in zip(arrays, arrays[1:], strict=False)
+            float(np.abs(after - before).mean()) for before, after in itertools.pairwise(arrays)
         ]
 
     # cos falls from 0.15 to 0 of the first step size within the last quarter.

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mnv2tl import sample_patches, sample_stamps, samples
 from mnv2tl.cli import main
-from mnv2tl.errors import ArtifactError, MachineError
+from mnv2tl.errors import ArtifactError, ExistsError, MachineError
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
@@ -195,7 +195,7 @@ def test_fetch_refuses_a_place_that_is_taken(tmp_path: Path, kind: str) -> None:
     else:
         target.symlink_to(tmp_path / "nowhere")
 
-    with pytest.raises(MachineError, match="E504 folder-exists"):
+    with pytest.raises(ExistsError, match="E504 folder-exists"):
         samples.fetch("patches", target)
 
     assert os.path.lexists(target)
@@ -220,7 +220,7 @@ def test_command_fetch_prints_images_and_class_names(tmp_path: Path) -> None:
     shown = json.loads(result.stdout)
     assert (shown["images"], shown["path"], shown["left_out"]) == (500, str(folder), [])
     assert shown["class_names"][:3] == ["astronaut", "brick", "cameraman"]
-    assert again.exit_code == 5
+    assert again.exit_code == 2
     assert "the folder is not empty" in again.stderr
 
 

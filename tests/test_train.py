@@ -402,6 +402,46 @@ def test_row_39_resume_with_other_settings(
     assert config.out == make_config("finished").out
 
 
+def test_a_cosine_run_does_not_grow(make_config: Make) -> None:
+    """The course of the rate spans a phase, so other epochs would change the ones that are done."""
+    train(make_config(epochs=1, schedule="cosine", finetune_epochs=1))
+
+    for name in ("epochs", "finetune_epochs"):
+        config = make_config(**{"epochs": 1, "finetune_epochs": 1, "schedule": "cosine", name: 2})
+        with pytest.raises(ArtifactError, match=f"E404.*{name} was 1, now 2, with schedule cosine"):
+            train(config, resume=True)
+
+
+def test_what_a_killed_process_left_is_removed(finished_run: tuple[Run, TrainConfig]) -> None:
+    """Temporary files and folders of a kill go at the next start; the run's own files stay."""
+    run, config = finished_run
+    before = {path.relative_to(config.out) for path in config.out.rglob("*")}
+    for left in ("run.json.tmp-1-ab", "state/state.json.tmp-1-ab", "save-x1/best.keras"):
+        (config.out / left).parent.mkdir(exist_ok=True)
+        (config.out / left).write_bytes(b"half of it")
+
+    train(config, resume=True)
+
+    assert {path.relative_to(config.out) for path in config.out.rglob("*")} == before | {
+        Path(".lock")
+    }
+    assert run.info["finished"] is True
+
+
+@pytest.mark.parametrize("key", ["config", "class_names", "files", "history", "temperature"])
+def test_a_run_json_that_lacks_a_key_is_refused(
+    finished_run: tuple[Run, TrainConfig], key: str
+) -> None:
+    """E412 names what is missing, before anything uses it."""
+    _, config = finished_run
+    info = json.loads((config.out / "run.json").read_text())
+    del info[key]
+    (config.out / "run.json").write_text(json.dumps(info))
+
+    with pytest.raises(ArtifactError, match=f"E412.*it lacks {key}"):
+        load_run(config.out)
+
+
 def test_a_finished_run_is_returned_as_it_is(finished_run: tuple[Run, TrainConfig]) -> None:
     """Resuming what is finished trains nothing and changes no file."""
     run, config = finished_run

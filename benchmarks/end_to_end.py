@@ -1,0 +1,145 @@
+"""Whole processes, start to exit: `mnv2tl train` against the classic notebook as a script.
+
+Both train on the same split folder with the same Keras backend, in turn, each several times;
+mnv2tl starts from an empty feature cache every time. The classic script stops after its last
+epoch; mnv2tl also assembles, writes and evaluates its checkpoint. Everything is compiled to
+bytecode first, and Python may write bytecode.
+
+    python -m benchmarks.end_to_end DATA --backend tensorflow --repeats 5
+
+Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import record
+from benchmarks.folds import has_own_split, read_data, write_fold
+from mnv2tl.backend import BACKENDS
+from mnv2tl.cache_folder import cache_folder
+
+MNV2TL = ("-c", "from mnv2tl.cli import main; main()")
+"""Arguments of an interpreter that make it the command line, installed or not."""
+
+
+def time_classic(
+    python: str, folder: Path, backend: str, *, epochs: int, weights: str
+) -> dict[str, Any]:
+    """Run the classic script; return its seconds and its best validation accuracy."""
+    with tempfile.TemporaryDirectory() as made:
+        out = Path(made) / "result.json"
+        arguments = ["-m", "benchmarks.seed_recipe", str(folder), "--out", str(out)]
+        arguments += ["--epochs", str(epochs), "--weights", weights, "--no-predict"]
+        seconds, _ = _run(python, arguments, backend, cache_folder("weights").parent)
+        history = json.loads(out.read_bytes())["history"]
+    return {"seconds": seconds, "val_accuracy": max(history["val_accuracy"])}
+
+
+def time_ours(
+    python: str, folder: Path, backend: str, *, epochs: int, weights: str
+) -> dict[str, Any]:
+    """Run `mnv2tl train` with an empty feature cache; return its seconds and accuracy."""
+    with tempfile.TemporaryDirectory() as made:
+        cache = Path(made) / "cache"
+        shutil.copytree(cache_folder("weights"), cache / "weights")
+        arguments = [*MNV2TL, "train", str(folder), "--out", str(Path(made) / "run")]
+        arguments += ["--epochs", str(epochs), "--weights", weights, "--backend", backend]
+        seconds, output = _run(python, [*arguments, "--json", "--quiet"], backend, cache)
+    summary = json.loads(output.splitlines()[-1])
+    inside = {name: summary["seconds"][name] for name in ("scan", "features", "fit", "total")}
+    return {"seconds": seconds, "val_accuracy": summary["val_accuracy"], "inside": inside}
+
+
+def compile_everything(python: str) -> None:
+    """Write the bytecode of the interpreter's packages and of this checkout."""
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout
+    folders = [site.strip(), str(record.ROOT / "mnv2tl"), str(record.ROOT / "benchmarks")]
+    # Packages carry files of other Python versions, which do not compile.
+    subprocess.run([python, "-m", "compileall", "-q", *folders], check=False, capture_output=True)
+
+
+def _run(python: str, arguments: list[str], backend: str, cache: Path) -> tuple[float, str]:
+    environment = os.environ | {
+        "KERAS_BACKEND": backend,
+        "MNV2TL_CACHE": str(cache),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    start = time.perf_counter()
+    done = subprocess.run(
+        [python, *arguments],
+        check=False,
+        cwd=record.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise click.ClickException(f"exit {done.returncode}: {done.stderr[-2000:]}")
+    return seconds, done.stdout
+
+
+@click.command(help=record.help_text(__doc__))
+@click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file.")
+@click.option("--backend", type=click.Choice(BACKENDS), default="tensorflow", show_default=True)
+@click.option("--python", default=sys.executable, help="Interpreter that has the backend.")
+@click.option("--repeats", default=5, show_default=True, help="Runs of each.")
+@click.option("--epochs", default=10, show_default=True, help="Epochs of each training.")
+@click.option("--weights", default="imagenet-dogs", show_default=True, help="Base weights.")
+@click.option("--folds", default=5, show_default=True, help="Fold 0 of this many is validated on.")
+def main(
+    data: Path,
+    out: Path | None,
+    backend: str,
+    python: str,
+    repeats: int,
+    epochs: int,
+    weights: str,
+    folds: int,
+) -> None:
+    """Time both in turn and write the medians."""
+    compile_everything(python)
+    results: dict[str, list[dict[str, Any]]] = {"classic": [], "mnv2tl": []}
+    with tempfile.TemporaryDirectory() as made:
+        folder = data.resolve()
+        if not has_own_split(data):
+            folder = Path(made)
+            write_fold(read_data(data), folder, fold=0, folds=folds)
+        for number in range(repeats):
+            for name, run in (("classic", time_classic), ("mnv2tl", time_ours)):
+                results[name].append(run(python, folder, backend, epochs=epochs, weights=weights))
+                seconds = results[name][-1]["seconds"]
+                click.echo(f"{number + 1}/{repeats} {name}: {seconds:.1f} s", err=True)
+    medians = {n: statistics.median(run["seconds"] for run in runs) for n, runs in results.items()}
+    figures = {
+        "data": data.name,
+        "backend": backend,
+        "repeats": repeats,
+        "epochs": epochs,
+        "weights": weights,
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "median_seconds": medians,
+        "ratio": medians["classic"] / medians["mnv2tl"],
+        "runs": results,
+    }
+    record.write(out or record.RESULTS / f"end-to-end-{data.name}-{backend}.json", figures)
+    click.echo(f"classic / mnv2tl: {figures['ratio']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

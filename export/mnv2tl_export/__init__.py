@@ -1,0 +1,1 @@
+"""From a run to files that others deploy: ONNX, the gate before publishing, and prediction."""

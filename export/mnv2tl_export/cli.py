@@ -1,0 +1,232 @@
+"""The commands of this package: `mnv2tl export`, `mnv2tl predict` and `mnv2tl selftest`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mnv2tl.backend import BACKENDS, choose_backend, use_backend
+from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.images import MAX_PIXELS
+from mnv2tl.progress import say, set_quiet
+from mnv2tl_export.defaults import BATCH_SIZE, FORMATS, PROVIDERS, TOP
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the bundle.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the images, if it moved.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    default=FORMATS,
+    show_default=True,
+    help="What to write; may be given several times.",
+)
+@click.option(
+    "--no-temperature",
+    is_flag=True,
+    help="Leave the fitted temperature out of the graph; the metadata say so.",
+)
+@click.option(
+    "--keep-passing", is_flag=True, help="Publish what passes the gate though other formats fail."
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    help="Keras backend of the reference.  [default: the run's if installed, else what is]",
+)
+@click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def export(run_folder: Path, out: Path, *, as_json: bool, quiet: bool, **values: Any) -> None:
+    """Turn RUN into a bundle of files that are deployed.
+
+    Each file is compared with Keras on every validation image. If one answers otherwise, nothing
+    is published and the exit code is 6.
+    """
+    set_quiet(quiet)
+    from mnv2tl.checkpoint import load_run
+
+    run = load_run(run_folder)
+    with usage_errors():
+        use_backend(_choose_backend(values["backend"], run.info["backend"]))
+    from mnv2tl_export.export import export_run
+
+    result = export_run(
+        run,
+        out,
+        data=values["data"],
+        formats=values["formats"],
+        with_temperature=not values["no_temperature"],
+        keep_passing=values["keep_passing"],
+        force=values["force"],
+        show=lambda parity: None if as_json and quiet else _show_parity(parity),
+    )
+    if as_json:
+        print_json({"bundle": str(result.bundle), "artifacts": list(result.artifacts)})
+    else:
+        for artifact in result.artifacts:
+            click.echo(f"{artifact['path']}: {artifact['bytes']:,} bytes, {artifact['sha256']}")
+        click.echo(f"published {result.bundle}")
+
+
+def _choose_backend(wanted: str | None, of_run: str) -> str:
+    """Return the backend of the reference: the wanted one, the run's, or what is installed."""
+    if wanted is None and importlib.util.find_spec(of_run) is None:
+        name = choose_backend(None)
+        say(f"the run's backend {of_run} is not installed; the reference runs on {name}")
+        return name
+    return choose_backend(wanted or of_run)
+
+
+def _show_parity(parity: Any) -> None:
+    """Print the gate's table to stderr, where it does not mix with the result."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    figures = parity.figures
+    low, high = figures["val_accuracy_interval"]
+    title = f"{parity.format} against Keras, {figures['images']} validation images"
+    table = Table(title=title, title_justify="left")
+    table.add_column("check")
+    table.add_column("value", justify="right")
+    table.add_column("limit", justify="right")
+    table.add_column("", justify="left")
+    for check in parity.checks:
+        sign = ">=" if check.is_least else "<="
+        verdict = "ok" if check.passed else "FAILED"
+        table.add_row(
+            Text(check.name), f"{check.value:.3g}", f"{sign} {check.limit:.3g}", Text(verdict)
+        )
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
+    console.print(
+        f"accuracy {figures['val_accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}), "
+        f"Keras {figures['keras_accuracy']:.4f}; from file {figures['from_file']['accuracy']:.4f}, "
+        f"{figures['from_file']['labels_turned']} labels turned; "
+        f"largest difference of a pixel {figures['pixels_max_abs_diff']}"
+    )
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--top", type=click.IntRange(1), default=TOP, show_default=True, help="Classes named."
+)
+@click.option(
+    "--reject-below",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.0,
+    show_default=True,
+    help="Give no label if the best probability is lower, 0 to 1.",
+)
+@click.option(
+    "--batch",
+    "batch_size",
+    type=click.IntRange(1, 1024),
+    default=BATCH_SIZE,
+    show_default=True,
+    help="Pictures computed at once.",
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads.  [default: one per core]")
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    default=PROVIDERS,
+    show_default=True,
+    help="Execution provider of onnxruntime; may be given several times.",
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Largest picture that is decoded, width times height in pixels.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per picture.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.pass_context
+def predict(ctx: click.Context, /, model: Path, paths: tuple[str, ...], **values: Any) -> None:
+    """Classify pictures with MODEL.onnx, a file that mnv2tl export wrote.
+
+    PATH is a picture, a folder of pictures, or - for paths from stdin, one a line. A picture that
+    cannot be read is reported and the others are answered; the exit code is then 3.
+    """
+    if values["as_json"] and values["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other")
+    from mnv2tl.errors import DataError
+    from mnv2tl_export.classifier import Classifier
+    from mnv2tl_export.listing import open_listing
+    from mnv2tl_export.predict import list_files, predict_files
+
+    classifier = Classifier(
+        model,
+        batch_size=values["batch_size"],
+        threads=values["threads"],
+        providers=values["providers"],
+    )
+    files = list_files(paths)
+    if not files:
+        raise DataError("E301", "no picture was found", fix="name pictures or a folder of them")
+    answers = predict_files(
+        classifier,
+        files,
+        top=values["top"],
+        reject_below=values["reject_below"],
+        max_pixels=values["max_pixels"],
+    )
+    form = "json" if values["as_json"] else "csv" if values["as_csv"] else "text"
+    listing = open_listing(form, top=min(values["top"], len(classifier.class_names)))
+    bad = 0
+    hidden = values["quiet"] or not sys.stderr.isatty() or sys.stdout.isatty()
+    with click.progressbar(answers, length=len(files), file=sys.stderr, hidden=hidden) as bar:
+        for answer in bar:
+            for line in listing(answer):
+                click.echo(line)
+            if answer.error is not None:
+                bad += 1
+                error = DataError("E309", answer.error.message, path=answer.path)
+                click.echo(error.line(), err=True)
+    if bad:
+        click.echo(f"{bad} of {len(files)} pictures could not be read", err=True)
+        ctx.exit(DataError.exit_code)
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.option("--threads", type=click.IntRange(1), help="Threads.  [default: one per core]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def selftest(model: Path, threads: int | None, as_json: bool) -> None:
+    """Show that MODEL.onnx answers here as Keras did where it was made.
+
+    A small picture and its probabilities travel in the file. If an answer differs, the exit code
+    is 6.
+    """
+    from mnv2tl.errors import ArtifactError, ResultError
+    from mnv2tl_export.classifier import Classifier
+    from mnv2tl_export.golden import TOLERANCE
+
+    classifier = Classifier(model, threads=threads)
+    try:
+        found = classifier.selftest()
+    except ValueError as error:
+        raise ArtifactError("E412", str(error), path=model) from error
+    if not found.passed:
+        message = f"answers otherwise than Keras by {found.max_abs_diff:.1e}, "
+        raise ResultError("E601", message + f"allowed {TOLERANCE:.0e}", path=model)
+    if as_json:
+        figures = {"resized_diff": found.resized_diff, "direct_diff": found.direct_diff}
+        print_json({"model": str(model), "passed": True, "limit": TOLERANCE, **figures})
+    else:
+        click.echo(f"passed: largest difference {found.max_abs_diff:.1e}, allowed {TOLERANCE:.0e}")

@@ -1,0 +1,232 @@
+"""Judge an ONNX file before a runtime sees it: ours, whole, and without a way out of itself.
+
+The file may come from anybody. What is allowed is what `mnv2tl export` writes: operators of ONNX's
+own set that are in `OPERATORS`, no sub-graphs, functions or sparse tensors, and all numbers inside
+of the file. Field numbers are those of onnx/onnx.proto, onnx 1.23.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mnv2tl import store
+from mnv2tl.errors import ArtifactError
+from mnv2tl_export.metadata import Metadata
+from mnv2tl_export.protobuf import read_fields, read_integers, read_message, read_text
+
+MAX_BYTES = 256 * 2**20
+OPERATORS = frozenset(
+    {
+        *("Abs", "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Equal", "Floor", "Gather"),
+        *("Gemm", "Identity", "MatMul", "Max", "Mul", "Range", "ReduceMean", "ReduceMin"),
+        *("ReduceSum", "Relu", "Shape", "Slice", "Softmax", "Split", "Squeeze", "Sub"),
+        *("Transpose", "Unsqueeze", "Where"),
+        # Quantised and converted files have these too.
+        *("DequantizeLinear", "QuantizeLinear", "GlobalAveragePool", "Flatten", "Reshape"),
+    }
+)
+DOMAINS = frozenset({"", "ai.onnx"})
+_UINT8, _FLOAT = 2, 1
+_DEFAULT_LOCATION = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxFile:
+    """An ONNX file of ours that may be run."""
+
+    path: Path
+    """Where it lies."""
+    content: bytes
+    """The file's bytes, the same that were judged."""
+    metadata: Metadata
+    """What travels in it."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a walk through a model has met."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, tuple[int, list[int | None]]] = field(default_factory=dict)
+    outputs: dict[str, tuple[int, list[int | None]]] = field(default_factory=dict)
+    initializers: set[str] = field(default_factory=set)
+    has_graph: bool = False
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read and judge a file; if a bundle.json lies beside it, the file must be the sealed one.
+
+    Raises:
+        ArtifactError: It is no .onnx file (E410), larger than `MAX_BYTES`, malformed or holds what
+            is not allowed (E412), has no metadata of ours (E411), of a newer schema (E404), or
+            is not the file that bundle.json names (E413).
+    """
+    content = _read_content(path)
+    try:
+        found = _walk_model(memoryview(content))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError("E412", f"not allowed or malformed: {error}", path=path) from error
+    try:
+        metadata = Metadata.from_texts(found.texts)
+    except ArtifactError as error:
+        raise ArtifactError(error.code, error.message, path=path, fix=error.fix) from error
+    _check_signature(found, len(metadata.class_names), path)
+    _check_seal(path, content)
+    return OnnxFile(path=path, content=content, metadata=metadata)
+
+
+def _read_content(path: Path) -> bytes:
+    fix = "use a run folder or an .onnx file exported by mnv2tl"
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
+        raise ArtifactError("E410", "an address is not opened", path=path, fix=fix)
+    if path.suffix.lower() != ".onnx" or not path.is_file():
+        what = "no such file" if not path.exists() else "unsupported model type"
+        raise ArtifactError("E410", what, path=path, fix=fix)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ArtifactError("E412", f"cannot be read: {error.strerror}", path=path) from error
+    if len(content) > MAX_BYTES:
+        raise ArtifactError("E412", f"larger than {MAX_BYTES:,} bytes", path=path)
+    return content
+
+
+def _check_signature(found: _Found, classes: int, path: Path) -> None:
+    inputs = {name: each for name, each in found.inputs.items() if name not in found.initializers}
+    outputs = found.outputs
+    is_ours = (
+        inputs.keys() == {"image"}
+        and outputs.keys() == {"probabilities"}
+        and inputs["image"][0] == _UINT8
+        and len(inputs["image"][1]) == 4
+        and inputs["image"][1][3] == 3
+        and outputs["probabilities"][0] == _FLOAT
+        and outputs["probabilities"][1][1:] == [classes]
+    )
+    if not is_ours:
+        message = "expected input image, uint8 (N, H, W, 3), and output probabilities, float32 "
+        raise ArtifactError("E412", message + f"(N, {classes})", path=path)
+
+
+def _check_seal(path: Path, content: bytes) -> None:
+    seal = path.with_name("bundle.json")
+    if not seal.is_file():
+        return
+    try:
+        expected = json.loads(seal.read_bytes())["files"][path.name]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        message = f"it does not name {path.name!a}, which lies beside it"
+        raise ArtifactError("E413", message, path=seal) from error
+    digest = store.sha256_bytes(content)
+    if digest != expected:
+        message = f"expected SHA-256 {ascii(expected)[1:13]}, found {digest[:12]}"
+        raise ArtifactError("E413", message, path=path)
+
+
+def _walk_model(message: memoryview) -> _Found:
+    found = _Found()
+    for number, value in read_fields(message):
+        match number:
+            case 7:
+                found.has_graph = True
+                _walk_graph(read_message(value), found)
+            case 8:
+                _check_domain(_text_of(read_message(value), 1), "operator set")
+            case 14:
+                entry = read_message(value)
+                found.texts[_text_of(entry, 1)] = _text_of(entry, 2)
+            case 20 | 25:
+                raise ValueError("training parts and functions are not allowed")
+    if not found.has_graph:
+        raise ValueError("there is no graph")
+    return found
+
+
+def _walk_graph(message: memoryview, found: _Found) -> None:
+    for number, value in read_fields(message):
+        match number:
+            case 1:
+                _check_node(read_message(value))
+            case 5:
+                found.initializers.add(_check_tensor(read_message(value)))
+            case 11:
+                name, info = _read_value_info(read_message(value))
+                found.inputs[name] = info
+            case 12:
+                name, info = _read_value_info(read_message(value))
+                found.outputs[name] = info
+            case 15:
+                raise ValueError("sparse tensors are not allowed")
+
+
+def _check_node(message: memoryview) -> None:
+    operator = _text_of(message, 4)
+    for number, value in read_fields(message):
+        if number == 7:
+            _check_domain(read_text(value), "operator")
+        elif number == 5:
+            _check_attribute(read_message(value))
+    if operator not in OPERATORS:
+        raise ValueError(f"the operator {operator!a} is not allowed")
+
+
+def _check_attribute(message: memoryview) -> None:
+    for number, value in read_fields(message):
+        if number in (6, 11):
+            raise ValueError("sub-graphs are not allowed")
+        if number in (22, 23):
+            raise ValueError("sparse tensors are not allowed")
+        if number in (5, 10):
+            _check_tensor(read_message(value))
+
+
+def _check_tensor(message: memoryview) -> str:
+    """Return the name of a tensor whose numbers are in the file."""
+    name = ""
+    for number, value in read_fields(message):
+        if number == 8:
+            name = read_text(value)
+        if number == 13 or (number == 14 and value != _DEFAULT_LOCATION):
+            raise ValueError("external data is not allowed")
+    return name
+
+
+def _check_domain(domain: str, what: str) -> None:
+    if domain not in DOMAINS:
+        raise ValueError(f"the {what} domain {domain!a} is not allowed")
+
+
+def _read_value_info(message: memoryview) -> tuple[str, tuple[int, list[int | None]]]:
+    """Return name, element type and sides (None where any size is taken) of an input or output."""
+    name, kind = _text_of(message, 1), 0
+    sides: list[int | None] = []
+    for tensor in _messages(message, 2, 1):
+        for number, value in read_fields(tensor):
+            if number == 1:
+                kind = next(read_integers(value), 0)
+        for side in _messages(tensor, 2, 1):
+            values = [value for number, value in read_fields(side) if number == 1]
+            sides.append(next(read_integers(values[-1]), None) if values else None)
+    return name, (kind, sides)
+
+
+def _messages(message: memoryview, *numbers: int) -> Iterator[memoryview]:
+    """Yield the messages that lie at a path of field numbers."""
+    for number, value in read_fields(message):
+        if number == numbers[0]:
+            inner = read_message(value)
+            if len(numbers) == 1:
+                yield inner
+            else:
+                yield from _messages(inner, *numbers[1:])
+
+
+def _text_of(message: memoryview, number: int) -> str:
+    """Return the last text field of this number, empty if there is none."""
+    texts = [value for each, value in read_fields(message) if each == number]
+    return read_text(texts[-1]) if texts else ""
