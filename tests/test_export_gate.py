@@ -84,7 +84,11 @@ def test_export_publishes_a_sealed_bundle(run: Run, tmp_path: Path) -> None:
     (artifact,) = _json(result)["artifacts"]
     promised = {"format", "path", "bytes", "sha256", "max_abs_diff", "top1_agreement"}
     assert promised | {"val_accuracy", "passed"} <= artifact.keys()
-    assert (artifact["format"], artifact["path"], artifact["passed"]) == ("onnx", "model.onnx", True)
+    assert (artifact["format"], artifact["path"], artifact["passed"]) == (
+        "onnx",
+        "model.onnx",
+        True,
+    )
     assert artifact["val_accuracy"] == run.info["val_accuracy"]
     assert [each.name for each in tmp_path.iterdir()] == ["bundle"]
     seal = json.loads((out / "bundle.json").read_bytes())
