@@ -22,6 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "label smoothing 0.1": {"label_smoothing": 0.1},
     "schedule constant": {"schedule": "constant"},
     "schedule cosine": {"schedule": "cosine"},
+    "dropout 0": {"dropout": 0.0},
     "dropout 0.2": {"dropout": 0.2},
     "trainable layers 0": {"trainable_layers": 0},
     "trainable layers 0, rate 1e-2": {"trainable_layers": 0, "learning_rate": 1e-2},

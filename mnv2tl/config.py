@@ -48,7 +48,7 @@ class TrainConfig:
     """Layers of MobileNetV2 that train, counted from its end; 0 trains the new Dense layer only."""
     batch_norm: str = "frozen"
     """What BatchNorm layers among them do, one of `BATCH_NORMS`."""
-    dropout: float = 0.0
+    dropout: float = 0.2
     """Share of pooled features that a training step drops, 0 to below 1."""
     scaling: str = "symmetric"
     """How pixels are scaled, a key of `scaling.SCALINGS`."""
@@ -147,6 +147,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "views": 1_000_000,
         "best_by": "val_accuracy",
         "batch_norm": "train",
+        "dropout": 0.0,
     },
 }
 """Name -> settings that differ from the defaults."""

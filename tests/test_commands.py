@@ -258,3 +258,24 @@ def test_ctrl_c_in_a_real_process_keeps_the_finished_epochs(
     )
 
     assert result.exit_code == 0, result.output
+
+
+def test_demo_goes_the_whole_way_on_a_folder(
+    tiny_folder: Path, tmp_path: Path, backend: str
+) -> None:
+    """With a folder and weights of its own the demo needs no network; the run is a normal one."""
+    result = _call(
+        "demo", "--data", tiny_folder, "--out", tmp_path / "demo", "--weights", "none", "--json"
+    )
+
+    assert result.exit_code == 0, result.output
+    assert _json(result)["run"] == str(tmp_path / "demo" / "run")
+    assert (tmp_path / "demo" / "run" / "best.keras").is_file()
+
+
+def test_demo_refuses_an_unknown_data_set(tmp_path: Path, backend: str) -> None:
+    """The sample sets are named."""
+    result = _call("demo", "--data", "cats", "--out", tmp_path / "demo")
+
+    assert result.exit_code == 2
+    assert "patches" in result.stderr

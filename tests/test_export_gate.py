@@ -11,21 +11,24 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("keras")
 
+import onnx
 from onnx import numpy_helper
 
 from mnv2tl import store
 from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.cli import main
 from mnv2tl.config import TrainConfig
-from mnv2tl.errors import DataError, ExistsError, ResultError
+from mnv2tl.errors import ArtifactError, DataError, ExistsError, Mnv2tlError, ResultError
 from mnv2tl.manifest import Entry
 from mnv2tl.scan_config import ScanConfig
 from mnv2tl.train import train
 from mnv2tl_export import export
+from mnv2tl_export.classifier import Classifier
+from mnv2tl_export.evaluate import evaluate_onnx, read_split
 from mnv2tl_export.golden import SelfTest
 from mnv2tl_export.metadata import Metadata
 from mnv2tl_export.onnx_file import read_onnx
@@ -100,7 +103,8 @@ def test_export_publishes_a_sealed_bundle(run: Run, tmp_path: Path) -> None:
     assert seal["manifest_sha256"] == run.manifest.sha256
     split = json.loads((out / "split.json").read_bytes())
     for entry in run.manifest.entries:
-        assert split[entry.split][entry.sha256] == entry.label
+        assert [entry.sha256, entry.label] in split[entry.split]
+    assert sum(len(split[name]) for name in ("train", "val", "test")) == 36
 
 
 def test_export_shows_what_the_gate_measured(run: Run, tmp_path: Path) -> None:
@@ -285,6 +289,46 @@ def test_export_needs_the_images_of_the_training(run: Run, tmp_path: Path) -> No
         export.export_run(run, tmp_path / "other", data=moved)
     assert caught.value.code == "E309"
     assert not (tmp_path / "other").exists()
+
+
+def test_evaluate_onnx_gives_the_figures_of_the_run(run: Run, tmp_path: Path) -> None:
+    """The split is found by hash, wherever its files lie below the folder."""
+    export.export_run(run, tmp_path / "bundle")
+    model, data = tmp_path / "bundle" / "model.onnx", tmp_path / "flat"
+    data.mkdir()
+    for number, entry in enumerate(run.manifest.entries):
+        shutil.copy(run.manifest.path_of(entry), data / f"{number:03d}")
+
+    summaries = {
+        split: evaluate_onnx(Classifier(model), read_split(model, data, split), data)
+        for split in ("train", "val", "all")
+    }
+
+    assert summaries["val"]["accuracy"] == run.info["val_accuracy"]
+    assert summaries["val"]["loss"] == pytest.approx(run.info["val_loss"], abs=1e-3)
+    assert [each["support"] for each in summaries["all"]["per_class"]] == [12, 12, 12]
+    assert summaries["train"]["images"] + summaries["val"]["images"] == 36
+
+
+def test_read_split_tells_what_is_missing(run: Run, tmp_path: Path) -> None:
+    """A picture that is gone, a split without pictures, and a file away from its bundle."""
+    export.export_run(run, tmp_path / "bundle")
+    model = tmp_path / "bundle" / "model.onnx"
+    data = Path(shutil.copytree(run.manifest.root, tmp_path / "data"))
+    (data / run.manifest.of_split("val")[0].path).unlink()
+    lone = Path(shutil.copy(model, tmp_path / "lone.onnx"))
+
+    for path, split, code in (
+        (model, "val", "E309"),
+        (model, "test", "E301"),
+        (lone, "val", "E410"),
+    ):
+        with pytest.raises(Mnv2tlError) as caught:
+            read_split(path, data, split)
+        assert caught.value.code == code
+    (tmp_path / "split.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="not a split"):
+        read_split(lone, data, "val")
 
 
 def test_export_refuses_unknown_formats(run: Run, tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
 
+import onnx
+import onnxruntime
 from onnx import TensorProto, helper
 
 from mnv2tl import images
@@ -17,6 +19,7 @@ from mnv2tl.checkpoint import full_shapes
 from mnv2tl.metrics import softmax
 from mnv2tl.onnx_graph import GraphWriter
 from mnv2tl_export.onnx_candidate import open_candidate
+from mnv2tl_export.onnx_file import OPERATORS
 from mnv2tl_export.onnx_model import write_model
 from mnv2tl_export.onnx_resize import write_resize
 
@@ -247,3 +250,16 @@ def _metadata() -> dict[str, str]:
         versions={},
         selftest={"png": "", "probabilities": [0.25] * 4},
     ).to_texts()
+
+
+def test_every_operator_may_be_loaded() -> None:
+    """What predict allows covers what the writer uses."""
+    model = onnx.load_from_string(_write())
+
+    assert {node.op_type for node in model.graph.node} <= OPERATORS
+
+
+def test_resize_refuses_sides_that_are_no_whole_blocks() -> None:
+    """No weights exist for such a side; the graph would be wrong."""
+    with pytest.raises(ValueError, match="multiple of 16, got 100"):
+        _write_resize(100)

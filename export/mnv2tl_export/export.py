@@ -17,6 +17,7 @@ from mnv2tl.errors import DataError
 from mnv2tl.evaluate import open_model
 from mnv2tl.manifest import Manifest
 from mnv2tl.metrics import softmax
+from mnv2tl.split import SPLITS
 from mnv2tl_export import golden
 from mnv2tl_export.bundle import new_bundle, seal
 from mnv2tl_export.defaults import FORMATS
@@ -230,8 +231,8 @@ def _describe_source(source: Source) -> dict[str, Any]:
 
 
 def _describe_split(manifest: Manifest) -> dict[str, Any]:
-    """Return split -> SHA-256 of each image's file -> its label."""
-    splits: dict[str, dict[str, int]] = {"train": {}, "val": {}, "test": {}}
-    for entry in manifest.entries:
-        splits[entry.split][entry.sha256] = entry.label
+    """Return split -> SHA-256 and label of each image; file names are not for those who deploy."""
+    splits: dict[str, list[tuple[str, int]]] = {
+        name: [(entry.sha256, entry.label) for entry in manifest.of_split(name)] for name in SPLITS
+    }
     return {"schema": 1, "class_names": manifest.class_names, **splits}

@@ -22,11 +22,11 @@ MAX_BYTES = 256 * 2**20
 OPERATORS = frozenset(
     {
         *("Abs", "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Equal", "Floor", "Gather"),
-        *("Gemm", "Identity", "MatMul", "Max", "Mul", "Range", "ReduceMean", "ReduceMin"),
-        *("ReduceSum", "Relu", "Shape", "Slice", "Softmax", "Split", "Squeeze", "Sub"),
+        *("Gemm", "Identity", "MatMul", "Max", "Min", "Mul", "Range", "ReduceMean", "ReduceMin"),
+        *("ReduceSum", "Relu", "Reshape", "Shape", "Slice", "Softmax", "Split", "Squeeze", "Sub"),
         *("Transpose", "Unsqueeze", "Where"),
         # Quantised and converted files have these too.
-        *("DequantizeLinear", "QuantizeLinear", "GlobalAveragePool", "Flatten", "Reshape"),
+        *("DequantizeLinear", "QuantizeLinear", "GlobalAveragePool", "Flatten"),
     }
 )
 DOMAINS = frozenset({"", "ai.onnx"})

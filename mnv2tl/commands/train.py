@@ -172,7 +172,7 @@ def train(ctx: click.Context, /, data: Path, out: Path, **values: Any) -> None:
     if as_json:
         print_json(summarise(run))
     else:
-        _show(run)
+        show_run(run)
 
 
 def summarise(run: Any) -> dict[str, Any]:
@@ -192,7 +192,8 @@ def _take_augment(values: dict[str, Any]) -> AugmentConfig:
     return dataclasses.replace(preset, **{k: v for k, v in given.items() if v is not None})
 
 
-def _show(run: Any) -> None:
+def show_run(run: Any) -> None:
+    """Print the figures of a finished run for a person."""
     info = run.info
     low, high = info["val_accuracy_interval"]
     click.echo(
