@@ -54,6 +54,7 @@ def _config(**changed: Any) -> TrainConfig:
         "batch_size": 8,
         "views": 2,
         "trainable_layers": 0,
+        "dropout": 0.0,
         "epochs": 3,
         "learning_rate": 0.01,
         "seed": 5,
