@@ -23,7 +23,7 @@ COMMANDS = {
     "audit": ("mnv2tl.commands.audit:audit", "Check a folder of images and show how it is split."),
     "cache": ("mnv2tl.commands.cache:cache", "Look at the feature cache, or clear it."),
     "demo": ("mnv2tl.commands.demo:demo", "Go the whole way on sample pictures."),
-    "evaluate": ("mnv2tl.commands.evaluate:evaluate", "Measure a run on its images."),
+    "evaluate": ("mnv2tl_export.evaluate_command:evaluate", "Measure a run or an ONNX file."),
     "export": ("mnv2tl_export.cli:export", "Turn a run into files that are deployed."),
     "predict": ("mnv2tl_export.cli:predict", "Classify pictures with an exported ONNX file."),
     "samples": ("mnv2tl.commands.samples:samples", "List sample data sets, or fetch one."),

@@ -210,6 +210,23 @@ def test_a_used_folder_is_exit_2(run: Path, tiny_folder: Path) -> None:
     assert "error[E504 folder-exists]" in result.stderr
 
 
+def test_an_exported_file_is_evaluated_as_its_run(
+    run: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """The ONNX file gives the accuracy of the run on the same images, through onnxruntime."""
+    result = _call("export", run, "--out", tmp_path / "bundle", "--json")
+    assert result.exit_code == 0, result.output
+    model = tmp_path / "bundle" / "model.onnx"
+
+    value = _json(_call("evaluate", model, tiny_folder, "--split", "all", "--json"))
+
+    of_run = _json(_call("evaluate", run, "--split", "all", "--json"))
+    assert value["runtime"].startswith("onnxruntime")
+    assert (value["images"], value["accuracy"]) == (36, of_run["accuracy"])
+    assert value["loss"] == pytest.approx(of_run["loss"], abs=1e-4)
+    assert _call("evaluate", model).exit_code == 2
+
+
 def test_the_cache_is_shown_and_cleared(run: Path) -> None:
     """Features can be counted and removed; clearing frees what show counts, or more."""
     shown = _json(_call("cache", "show", "--json"))

@@ -1,4 +1,4 @@
-"""`mnv2tl evaluate RUN [DATA]`: accuracy with its interval, loss, and figures per class."""
+"""`mnv2tl evaluate RUN|MODEL.onnx [DATA]`: accuracy with its interval, loss, figures per class."""
 
 from __future__ import annotations
 
@@ -13,44 +13,65 @@ from mnv2tl.progress import set_quiet
 
 
 @click.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("model", metavar="RUN|MODEL.onnx", type=click.Path(path_type=Path))
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--split",
     type=click.Choice(["train", "val", "test", "all"]),
     default="val",
     show_default=True,
-    help="Which images of the run's manifest.",
+    help="Which images of the run's manifest, or of the bundle's split.",
 )
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),
-    help="Keras backend.  [default: KERAS_BACKEND, else jax if installed, else tensorflow]",
+    help="Keras backend for a run.  [default: KERAS_BACKEND, else jax, else tensorflow]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def evaluate(
-    run_folder: Path, data: Path | None, split: str, backend: str | None, **flags: bool
+    model: Path, data: Path | None, split: str, backend: str | None, **flags: bool
 ) -> None:
-    """Measure RUN, a run folder, on images of its manifest; DATA if their folder moved.
+    """Measure a run folder, or the ONNX file of a bundle, on images.
 
-    Images are taken only if their SHA-256 is that of the manifest.
+    Of a run, DATA is needed only if its folder of images moved; of an ONNX file it always is.
+    Images are taken only if their SHA-256 is that of the manifest or of the bundle's split.
     """
     set_quiet(flags["quiet"])
+    if model.suffix == ".onnx":
+        summary = _evaluate_onnx(model, data, split)
+    else:
+        summary = _evaluate_run(model, data, split, backend)
+    if flags["as_json"]:
+        print_json({"split": split, **summary})
+    else:
+        _show(summary)
+
+
+def _evaluate_run(
+    folder: Path, data: Path | None, split: str, backend: str | None
+) -> dict[str, Any]:
     with usage_errors():
         name = choose_backend(backend)
     from mnv2tl.checkpoint import load_run
 
-    run = load_run(run_folder)
+    run = load_run(folder)
     use_backend(name)
     from mnv2tl.evaluate import evaluate_run
 
-    summary = evaluate_run(run, data=data, split=split).summary()
-    if flags["as_json"]:
-        runtime = f"keras {list_versions()['keras']} on {name}"
-        print_json({"runtime": runtime, "split": split, **summary})
-    else:
-        _show(summary)
+    runtime = f"keras {list_versions()['keras']} on {name}"
+    return {"runtime": runtime, **evaluate_run(run, data=data, split=split).summary()}
+
+
+def _evaluate_onnx(model: Path, data: Path | None, split: str) -> dict[str, Any]:
+    if data is None:
+        raise click.UsageError("an ONNX file needs DATA, the folder of the images")
+    from mnv2tl_export.classifier import Classifier
+    from mnv2tl_export.evaluate import evaluate_onnx, read_split
+
+    classifier = Classifier(model)
+    runtime = f"onnxruntime {list_versions()['onnxruntime']}"
+    return {"runtime": runtime, **evaluate_onnx(classifier, read_split(model, data, split), data)}
 
 
 def _show(summary: dict[str, Any]) -> None:
