@@ -56,7 +56,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the whole project, strictly."""
-    # Keras and the backends have no types, so none of them is installed to be checked against.
+    # No backend is installed: they have no types to be checked against.
     session.install("-e", ".[train,test]", "nox", _pinned("mypy"))
     session.run("mypy", *session.posargs)
 

@@ -35,7 +35,7 @@ from mnv2tl.phase import (
     list_phases,
     predict_logits,
 )
-from mnv2tl.preparation import load_base
+from mnv2tl.preparation import first_dense, load_base
 from mnv2tl.state import Commit, StateStore
 from mnv2tl.trunk import Trunk, choose_runtime, open_trunk
 from mnv2tl.views import PLAIN, ViewMaker
@@ -79,9 +79,9 @@ class Stages:
         config = self.config
         self.seconds = {"features": 0.0, "fit": 0.0}
         names = manifest.class_names
-        base, dense = load_base(config, names, channels=self.layers[-1].channels)
+        base, last_layer = load_base(config)
+        dense = first_dense(config, names, last_layer, channels=self.layers[-1].channels)
         arrays = dict(base.arrays) | dense
-        keras.utils.set_random_seed(config.seed)
         sources: list[FeatureSource] = []
         with tempfile.TemporaryDirectory() as made:
             state, commit = StateStore(Path(made)), None

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from mnv2tl.errors import MachineError
+from mnv2tl.errors import MachineError, install_extra
 
 BACKENDS = ("jax", "tensorflow")
 
@@ -36,7 +36,7 @@ def choose_backend(wanted: str | None = None) -> str:
             return candidate
     missing = name or "jax or tensorflow"
     extra = name or "jax"
-    raise MachineError("E508", f"{missing} is not installed", fix=f"pip install 'mnv2tl[{extra}]'")
+    raise MachineError("E508", f"{missing} is not installed", fix=install_extra(extra))
 
 
 def use_backend(name: str) -> None:
@@ -47,7 +47,7 @@ def use_backend(name: str) -> None:
         RuntimeError: Keras is already imported with another backend.
     """
     if importlib.util.find_spec("keras") is None:
-        raise MachineError("E508", "keras is not installed", fix=f"pip install 'mnv2tl[{name}]'")
+        raise MachineError("E508", "keras is not installed", fix=install_extra(name))
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
         raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
     os.environ["KERAS_BACKEND"] = name

@@ -30,7 +30,8 @@ class EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
         epoch: int,
         class_weights: NDArray[np.float32],
     ) -> None:
-        super().__init__()
+        # Cached features are read at once; what has to be computed is computed ahead, in order.
+        super().__init__(workers=2 if source.space is None else 1, max_queue_size=4)
         self.source, self.class_weights = source, class_weights
         self.entries = [entries[i] for i in order_of_epoch(config.seed, epoch, len(entries))]
         self.view = view_of_epoch(config, epoch)

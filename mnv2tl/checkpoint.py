@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from mnv2tl import store, weight_file
 from mnv2tl.errors import ArtifactError
 from mnv2tl.manifest import Manifest
-from mnv2tl.mobilenet import layer_array_shapes, list_layers
+from mnv2tl.mobilenet import DENSE, layer_array_shapes, list_layers
 
 if TYPE_CHECKING:
     import keras
@@ -38,7 +38,6 @@ SAVE_PREFIX = "save-"
 
 _START_KEYS = {"schema", "finished", "created", "config", "backend", "class_names", "weights"}
 _END_KEYS = {"history", "files", "temperature", "val_accuracy", "val_loss", "best_epoch"}
-DENSE = "predictions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +112,8 @@ def load_run(folder: Path) -> Run:
     except (FileNotFoundError, NotADirectoryError) as error:
         message = "unsupported model type; use a run folder, which holds run.json"
         raise ArtifactError("E410", message, path=folder) from error
+    except OSError as error:
+        raise store.machine_error(error, path) from error
     except ValueError as error:
         raise ArtifactError("E412", "not JSON", path=path) from error
     if not isinstance(info, dict) or not isinstance(info.get("schema"), int):

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from mnv2tl import __version__
-from mnv2tl.errors import InterruptError, MachineError, Mnv2tlError
+from mnv2tl.errors import InterruptError, MachineError, Mnv2tlError, install_extra
 
 COMMANDS = {
     "audit": ("mnv2tl.commands.audit:audit", "Check a folder of images and show how it is split."),
@@ -93,7 +93,7 @@ def _name_extra() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
-        fix = f"pip install 'mnv2tl[{EXTRAS[error.name]}]'"
+        fix = install_extra(EXTRAS[error.name])
         raise MachineError("E508", f"{error.name} is not installed", fix=fix) from error
 
 

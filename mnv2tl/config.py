@@ -18,7 +18,7 @@ SCHEDULES = ("constant", "cosine")
 BEST_BY = ("val_loss", "val_accuracy")
 CLASS_WEIGHTS = ("none", "balanced")
 RUNTIMES = ("openvino", "onnxruntime", "keras")
-"""What can run the frozen layers, in order of preference; measured in benchmarks/trunk.py."""
+"""What can run the frozen layers, the quickest first."""
 
 ALL_LAYERS = 154
 """How many layers MobileNetV2 has up to the pooling layer."""
@@ -76,8 +76,8 @@ class TrainConfig:
     """Epochs of the second phase; 0 leaves it out."""
     finetune_learning_rate: float = 1e-5
     """Step size of Adam in the second phase."""
-    backend: str = "jax"
-    """Keras backend that trains: jax or tensorflow."""
+    backend: str | None = None
+    """Keras backend that trains: jax or tensorflow; None for the one that Keras has."""
     trunk_runtime: str = "auto"
     """What runs the frozen layers: auto, or one of `RUNTIMES`."""
     cache_limit_gb: float = 20.0
@@ -97,7 +97,7 @@ class TrainConfig:
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
         _one_of("best_by", self.best_by, BEST_BY)
-        _one_of("backend", self.backend, ("jax", "tensorflow"))
+        _one_of("backend", self.backend, (None, "jax", "tensorflow"))
         _one_of("trunk_runtime", self.trunk_runtime, ("auto", *RUNTIMES))
         for name in ("epochs", "batch_size", "views"):
             _within(name, getattr(self, name), 1, 1_000_000)
@@ -127,7 +127,7 @@ class TrainConfig:
         return self.epochs + self.finetune_epochs
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as JSON values; paths as strings."""
+        """Return the settings as JSON values; paths as strings, but not where the run lies."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, dict):
@@ -136,6 +136,7 @@ class TrainConfig:
 
         values: dict[str, Any] = plain(dataclasses.asdict(self))
         values["augment"] = self.augment.to_json()
+        del values["out"]  # a run folder may be moved
         return values
 
 

@@ -66,6 +66,15 @@ def show(path: str | os.PathLike[str]) -> str:
     return '"' + ascii(os.fspath(path))[1:-1].replace('"', '\\"') + '"'
 
 
+def install_extra(name: str) -> str:
+    """Return how to install what an extra of this project brings.
+
+    >>> install_extra("jax")
+    "install the extra jax, in a clone: pip install '.[jax]'"
+    """
+    return f"install the extra {name}, in a clone: pip install '.[{name}]'"
+
+
 class Mnv2tlError(Exception):
     """An expected failure: one line for the user, and the exit code of the process.
 

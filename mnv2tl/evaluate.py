@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from mnv2tl.augment import PRESETS
 from mnv2tl.checkpoint import Run
-from mnv2tl.errors import DataError
+from mnv2tl.errors import DataError, show
 from mnv2tl.images import UnreadableImageError
 from mnv2tl.keras_model import Arrays, build_model, set_arrays
 from mnv2tl.manifest import Entry
 from mnv2tl.metrics import log_loss, per_class, softmax, top1_accuracy, wilson_interval
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.parallel import map_ordered
-from mnv2tl.progress import show_bar
+from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import CHUNK_IMAGES
 from mnv2tl.views import ViewMaker
 
@@ -80,6 +80,7 @@ def evaluate_files(
     *,
     class_names: tuple[str, ...],
     temperature: float,
+    skip_lost: bool = False,
 ) -> Evaluation:
     """Read images and return what the model answers.
 
@@ -89,19 +90,31 @@ def evaluate_files(
         entries: Which ones, at least one.
         class_names: Names of the classes.
         temperature: Logits are divided by it.
+        skip_lost: Leave out images that cannot be read or have changed, with a warning each.
 
     Raises:
-        DataError: An image cannot be read or has changed (E309).
+        DataError: An image cannot be read or has changed (E309), or none is left.
     """
-    logits = []
+    logits, answered = [], []
     chunks = [entries[i : i + CHUNK_IMAGES] for i in range(0, len(entries), CHUNK_IMAGES)]
     with show_bar("evaluate", total=len(entries)) as advance:
         for chunk in chunks:
-            pixels = np.stack(list(map_ordered(functools.partial(_load, maker), chunk)))
-            logits.append(predict(pixels))
+            loaded = list(map_ordered(functools.partial(_load, maker), chunk))
+            lost = [each for each in loaded if isinstance(each, DataError)]
+            if lost and not skip_lost:
+                raise lost[0]
+            for error in lost:
+                say(f"warning: not evaluated: {show(error.path or '')}: {error.message}")
+            pairs = zip(chunk, loaded, strict=True)
+            kept = [(entry, each) for entry, each in pairs if not isinstance(each, DataError)]
+            if kept:
+                logits.append(predict(np.stack([pixels for _, pixels in kept])))
+                answered += [entry for entry, _ in kept]
             advance(len(chunk))
+    if not answered:
+        raise lost[0]
     return Evaluation(
-        entries=tuple(entries),
+        entries=tuple(answered),
         probabilities=softmax(np.concatenate(logits), temperature=temperature),
         class_names=class_names,
     )
@@ -157,10 +170,9 @@ def _predict(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float3
     return logits
 
 
-def _load(maker: ViewMaker, entry: Entry) -> NDArray[np.uint8]:
+def _load(maker: ViewMaker, entry: Entry) -> NDArray[np.uint8] | DataError:
     try:
         return maker.load(entry)
     except UnreadableImageError as error:
         path = maker.root / entry.path
-        fix = "give the folder of the training as DATA"
-        raise DataError("E309", str(error), path=path, fix=fix) from error
+        return DataError("E309", str(error), path=path, fix="give the folder of the training")

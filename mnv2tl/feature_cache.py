@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from mnv2tl.errors import MachineError, show
 from mnv2tl.progress import say
 
 Features = NDArray[np.generic]
+
+_YOUNG_SECONDS = 600.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,9 +90,12 @@ class FeatureSpace:
         store.write_file(
             array_path, lambda file: np.save(file, features, allow_pickle=False), durable=False
         )
-        index = {"keys": list(keys), "sha256": store.sha256_file(array_path)}
-        # Mapped first: once it has an index another process may make room of it.
-        self._map(array_path, keys)
+        try:
+            index = {"keys": list(keys), "sha256": store.sha256_file(array_path)}
+            # Mapped first: once it has an index another process may make room of it.
+            self._map(array_path, keys)
+        except OSError as error:
+            raise store.machine_error(error, array_path) from error
         store.write_json(self.folder / f"{name}.json", index, durable=False)
 
     def read(self, keys: Sequence[str]) -> NDArray[np.float32]:
@@ -153,8 +159,8 @@ def make_room(root: Path, *, need_bytes: int, limit_bytes: int, keep: Collection
         say(f"warning: no feature cache: {store.machine_error(error, root).message}")
         return False
     kept = sum(size for _, path, size in packs if path in keep)
-    if need_bytes + kept > limit_bytes:
-        return False
+    if need_bytes + kept > limit_bytes or need_bytes >= free + total - kept:
+        return False  # not even without all others
     for _, path, size in packs:
         if total + need_bytes <= limit_bytes and need_bytes < free:
             break
@@ -166,16 +172,18 @@ def make_room(root: Path, *, need_bytes: int, limit_bytes: int, keep: Collection
 def list_packs(root: Path) -> list[tuple[float, Path, int]]:
     """Return (time of last use, index file, bytes) of every pack, the oldest first.
 
-    A file without an index, which a killed process left, counts as a pack of its own.
+    A file without an index, which a killed process left, counts as a pack of its own when it is
+    some minutes old; a younger one may be getting its index.
     """
     packs = []
+    old = time.time() - _YOUNG_SECONDS
     for file in root.glob("*/*"):
         try:
             status = file.stat()
             size = status.st_size
             if file.suffix == ".json":
                 size += file.with_suffix(".npy").stat().st_size
-            elif file.suffix == ".npy" and file.with_suffix(".json").exists():
+            elif status.st_mtime > old or file.with_suffix(".json").exists():
                 continue
             packs.append((status.st_mtime, file, size))
         except FileNotFoundError:
@@ -199,8 +207,11 @@ def clear(root: Path) -> int:
     Raises:
         MachineError: A file cannot be removed.
     """
-    freed = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    freed = 0
     try:
+        for file in root.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # another process made room
+                freed += file.stat().st_size if file.is_file() else 0
         if root.exists():
             shutil.rmtree(root)
     except OSError as error:

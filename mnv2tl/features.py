@@ -5,6 +5,7 @@ Both ways give the same numbers: what is computed anew goes through the same rou
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,8 @@ class FeatureSource:
     """Known features; None when they are computed each time they are asked for."""
     lost: dict[str, UnreadableImageError] = field(default_factory=dict)
     """Path -> why an image that the manifest names could not be read."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Batches are read in threads, and the runtime takes one at a time."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,7 +58,8 @@ class FeatureSource:
         if self.space is not None:
             return self.space.read([self.maker.key(entry, view) for entry in entries])
         pixels = list(map_ordered(lambda entry: self._make(entry, view), entries))
-        return _store_type(self.trunk, np.stack(pixels)).astype(np.float32)
+        with self.lock:
+            return _store_type(self.trunk, np.stack(pixels)).astype(np.float32)
 
     def _make(self, entry: Entry, view: int) -> NDArray[np.uint8]:
         try:

@@ -16,7 +16,7 @@ from mnv2tl.config import TrainConfig
 from mnv2tl.errors import ResultError
 from mnv2tl.evaluate import Evaluation, evaluate_files, open_model
 from mnv2tl.keras_model import build_model, freeze, set_arrays
-from mnv2tl.manifest import Manifest
+from mnv2tl.manifest import Entry, Manifest
 from mnv2tl.metrics import expected_calibration_error, fit_temperature, softmax
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.plots import write_curves
@@ -63,7 +63,8 @@ def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: O
     model = _assemble(config, outcome, classes=len(manifest.class_names))
     digest = checkpoint.write_keras(model, config.out / "best.keras")
     checked = _evaluate_file(config, manifest, maker, temperature)
-    difference = compare(checked, expected[: len(checked.entries)])
+    rows = {entry.path: row for row, entry in enumerate(val)}
+    difference = compare(checked, expected[[rows[entry.path] for entry in checked.entries]])
     history, best_epoch = outcome.commit.history, outcome.commit.best.epoch
     checkpoint.write_history(config.out / "history.csv", history)
     write_curves(config.out / "curves.png", history, best_epoch=best_epoch)
@@ -158,7 +159,16 @@ def _evaluate_file(
     return evaluate_files(
         predict,
         maker,
-        manifest.of_split("val")[:SELF_CHECK_IMAGES],
+        sample_val(manifest),
         class_names=manifest.class_names,
         temperature=temperature,
+        skip_lost=True,
     )
+
+
+def sample_val(manifest: Manifest) -> tuple[Entry, ...]:
+    """Return at most `SELF_CHECK_IMAGES` validation images, drawn by hash from all classes."""
+    val = manifest.of_split("val")
+    if len(val) <= SELF_CHECK_IMAGES:
+        return val
+    return tuple(sorted(val, key=lambda entry: entry.sha256)[:SELF_CHECK_IMAGES])

@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from mnv2tl.mobilenet import (
     BATCH_NORM_EPSILON,
     BATCH_NORM_MOMENTUM,
+    DENSE,
     INPUT,
     Layer,
 )
 from mnv2tl.scaling import SCALINGS
 
 Arrays = Mapping[str, NDArray[np.float32]]
-
-DENSE = "predictions"
-"""Name of the new last layer, as in Keras Applications."""
 
 
 def build_model(

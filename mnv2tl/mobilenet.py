@@ -15,6 +15,9 @@ Kind = Literal["conv", "depthwise", "batch_norm", "relu6", "pad", "add", "pool"]
 INPUT = "image"
 """What a layer names as its input when it reads the scaled picture."""
 
+DENSE = "predictions"
+"""Name of the new last layer, as in Keras Applications."""
+
 # Keras has ImageNet weights for these only: keras/src/applications/mobilenet_v2.py, 3.15.1.
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 SIZES_PX = (96, 128, 160, 192, 224)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,14 @@ from mnv2tl.state import StateStore
 
 
 @contextlib.contextmanager
-def hold_folder(out: Path, *, resume: bool, force: bool) -> Iterator[None]:
-    """Hold a run folder while the block writes it.
+def hold_folder(out: Path, *, resume: bool, force: bool) -> Iterator[Path]:
+    """Hold a run folder while the block writes a run, and give the folder to write.
 
     Args:
         out: The run folder; made if it is missing.
         resume: It may hold a run.
-        force: A run in it is replaced: kept as `<out>.replaced` until the block has succeeded.
+        force: A run in it is replaced: the new one is written to `<out>.new`, and takes its place
+            when the block has succeeded. Until then the former one stays as it is.
 
     Raises:
         ExistsError: It holds something that must not be written over (E504).
@@ -29,33 +31,55 @@ def hold_folder(out: Path, *, resume: bool, force: bool) -> Iterator[None]:
     """
     if out.exists() and not out.is_dir():
         raise ExistsError("E504", "exists and is no folder", path=out, fix="choose another --out")
-    is_empty = not out.exists() or all(file.name == ".lock" for file in out.iterdir())
-    if is_empty or (resume and (out / "run.json").is_file()):
+    is_run = (out / "run.json").is_file()
+    if _is_unused(out) or (resume and is_run):
         with store.lock_folder(out):
-            _remove_leftovers(out)
-            yield
-        return
-    if not force:
+            _remove_leftovers(out, is_run=is_run)
+            yield out
+    elif force and is_run:
+        with store.lock_folder(out):
+            yield from _replace(out)
+    else:
         fix = "choose another --out, or --resume it, or replace it with --force"
+        if not is_run:
+            fix = "choose another --out; only a run folder is resumed or replaced"
         raise ExistsError("E504", "the folder exists and is not empty", path=out, fix=fix)
-    if not (out / "run.json").is_file():
-        message = "not a run folder, so --force does not replace it"
-        raise ExistsError("E504", message, path=out, fix="choose another --out")
-    former = out.with_name(f"{out.name}.replaced")
-    if former.exists():
-        raise ExistsError("E504", "left by a --force that failed", path=former, fix="remove it")
-    out.rename(former)
-    with store.lock_folder(out):
-        yield
-    shutil.rmtree(former)
 
 
-def _remove_leftovers(out: Path) -> None:
+def _is_unused(out: Path) -> bool:
+    """Tell whether a folder holds nothing, or only what a kill before the first epoch left."""
+    if not out.exists():
+        return True
+    return all(
+        file.name in (".lock", "manifest.json") or store.is_part(file) for file in out.iterdir()
+    )
+
+
+def _replace(out: Path) -> Iterator[Path]:
+    new, former = (out.with_name(f"{out.name}.{word}") for word in ("new", "former"))
+    for left in (new, former):
+        if left.exists():
+            fix = f"finish it with --out {show(new)} --resume, or remove it"
+            raise ExistsError("E504", "left by a --force that was stopped", path=left, fix=fix)
+    with store.lock_folder(new):
+        yield new
+    try:
+        out.rename(former)
+        new.rename(out)
+        store.sync_folder(out.parent)
+        shutil.rmtree(former)
+    except OSError as error:
+        raise store.machine_error(error, out) from error
+
+
+def _remove_leftovers(out: Path, *, is_run: bool) -> None:
     """Remove what a killed process was about to write."""
     for folder in (out, out / "state"):
         store.remove_stale_parts(folder)
     for folder in out.glob(f"{checkpoint.SAVE_PREFIX}*"):
         shutil.rmtree(folder)
+    if not is_run:
+        (out / "manifest.json").unlink(missing_ok=True)
 
 
 def is_complete(config: TrainConfig) -> bool:
@@ -68,8 +92,10 @@ def explain_interrupt(config: TrainConfig, signal_number: int) -> InterruptError
     """Return the error that says what is saved, and how to go on."""
     commit = StateStore(config.out / "state").load()
     done = len(commit.history) if commit else 0
+    words = (str(config.data), "--out", str(config.out), "--resume")
+    command = " ".join(shlex.quote(word) if word.isprintable() else show(word) for word in words)
     return InterruptError(
         signal_number,
         f"{done} of {config.all_epochs} epochs are saved in {show(config.out)}",
-        fix=f"to go on: mnv2tl train {show(config.data)} --out {show(config.out)} --resume",
+        fix=f"to go on: mnv2tl train {command}",
     )

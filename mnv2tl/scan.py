@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnv2tl import images, store
-from mnv2tl.errors import MachineError
+from mnv2tl.errors import MachineError, install_extra
 from mnv2tl.folder import Found, Listing, list_folder
 from mnv2tl.judge import check_listing, check_share, judge
 from mnv2tl.manifest import Manifest
@@ -150,7 +150,7 @@ def _load_dhash() -> Hash:
         import imagehash  # noqa: PLC0415  not installed where nothing is trained
     except ImportError as error:
         message = "near duplicates need the package ImageHash"
-        raise MachineError("E508", message, fix="pip install 'mnv2tl[train]'") from error
+        raise MachineError("E508", message, fix=install_extra("train")) from error
 
     def dhash(pixels: NDArray[np.uint8]) -> int:
         bits = imagehash.dhash(Image.fromarray(pixels)).hash

@@ -111,6 +111,11 @@ def remove_stale_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def is_part(path: Path) -> bool:
+    """Tell whether a file has the name of a temporary file of `write_file`."""
+    return path.match("*.tmp-*-*")
+
+
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the kernel lets it go when the process dies.

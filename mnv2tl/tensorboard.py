@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mnv2tl.errors import MachineError
+from mnv2tl.errors import MachineError, install_extra
 
 # Training and validation go to runs of their own, as Keras' callback does, so that TensorBoard
 # draws both into one chart.
@@ -18,6 +18,13 @@ _CHARTS = {
 }
 
 
+def require_tensorboard() -> None:
+    """Raise `MachineError` (E508) if tensorboardX is not installed."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        fix = install_extra("tensorboard")
+        raise MachineError("E508", "tensorboardX is not installed", fix=fix)
+
+
 @contextlib.contextmanager
 def open_writer(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Give a function that writes a row of the history.
@@ -25,9 +32,7 @@ def open_writer(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     Raises:
         MachineError: tensorboardX is not installed (E508).
     """
-    if importlib.util.find_spec("tensorboardX") is None:
-        fix = "pip install 'mnv2tl[tensorboard]'"
-        raise MachineError("E508", "tensorboardX is not installed", fix=fix)
+    require_tensorboard()
     from tensorboardX import SummaryWriter  # noqa: PLC0415  optional
 
     # Its `flush` does not wait for the thread that writes; a short interval shows rows soon.

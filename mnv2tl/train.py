@@ -6,6 +6,7 @@ scan -> base weights -> frozen trunk -> features -> head, epoch by epoch -> best
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import platform
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,10 +41,18 @@ from mnv2tl.phase import (
     list_trained,
     predict_logits,
 )
-from mnv2tl.preparation import check_same_settings, leave_out, load_base, scan_data
+from mnv2tl.preparation import (
+    check_same_settings,
+    check_same_weights,
+    first_dense,
+    leave_out,
+    load_base,
+    scan_data,
+)
 from mnv2tl.progress import say, show_bar
 from mnv2tl.run_guard import explain_interrupt, hold_folder, is_complete
 from mnv2tl.state import Commit, StateStore
+from mnv2tl.tensorboard import require_tensorboard
 from mnv2tl.trunk import choose_runtime, open_trunk
 from mnv2tl.views import PLAIN, ViewMaker
 from mnv2tl.weights import Weights
@@ -76,18 +86,40 @@ def train(
         ResultError: The loss is not finite (E602), or the checkpoint does not answer as the
             training did (E603).
     """
-    with hold_folder(config.out, resume=resume, force=force):
-        if (config.out / "run.json").is_file():
-            former = load_run(config.out)
-            check_same_settings(config, former.info["config"])
-            if former.is_finished and is_complete(config):
-                say("the run is finished already")
-                return former
-        try:
-            with watch_signals():
-                return _go_through_stages(config, accept_changes=accept_changes)
-        except InterruptError as error:
-            raise explain_interrupt(config, error.signal_number) from error
+    config = _with_backend(config)
+    with hold_folder(config.out, resume=resume, force=force) as folder:
+        run = _train_in(dataclasses.replace(config, out=folder), accept_changes=accept_changes)
+    return dataclasses.replace(run, folder=config.out)
+
+
+def _with_backend(config: TrainConfig) -> TrainConfig:
+    """Return the settings with the backend that Keras has.
+
+    Raises:
+        ValueError: They name another one.
+    """
+    name = keras.backend.backend()
+    if config.backend not in (None, name):
+        message = f"backend must be {name}, which Keras uses in this process"
+        raise ValueError(f"{message}, got {config.backend}")
+    return dataclasses.replace(config, backend=name)
+
+
+def _train_in(config: TrainConfig, *, accept_changes: bool) -> Run:
+    former = None
+    if (config.out / "run.json").is_file():
+        former = load_run(config.out)
+        check_same_settings(config, former.info["config"])
+        if former.is_finished and is_complete(config):
+            say("the run is finished already")
+            return former
+    if config.tensorboard:
+        require_tensorboard()
+    try:
+        with watch_signals():
+            return _go_through_stages(config, former, accept_changes=accept_changes)
+    except InterruptError as error:
+        raise explain_interrupt(config, error.signal_number) from error
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,15 +135,18 @@ class _Training:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def _go_through_stages(config: TrainConfig, *, accept_changes: bool) -> Run:
+def _go_through_stages(config: TrainConfig, former: Run | None, *, accept_changes: bool) -> Run:
     began = time.perf_counter()
     seconds: dict[str, float] = dict.fromkeys(("scan", "features", "fit"), 0.0)
     state = StateStore(config.out / "state")
     commit = state.load()
+    layers = list_layers(alpha=config.alpha, image_px=config.image_px)
+    weights, last_layer = load_base(config)  # before the scan, which may take long
+    if former is not None:
+        check_same_weights(weights, former)
     with _timed(seconds, "scan"):
         manifest = scan_data(config, config.out / "manifest.json", accept_changes=accept_changes)
-    layers = list_layers(alpha=config.alpha, image_px=config.image_px)
-    weights, dense = load_base(config, manifest.class_names, channels=layers[-1].channels)
+    dense = first_dense(config, manifest.class_names, last_layer, channels=layers[-1].channels)
     training = _Training(
         config=config,
         layers=layers,
@@ -201,7 +236,9 @@ def _read_features(training: _Training, phase: Phase) -> FeatureSource:
         training.layers[: cut_at(training.layers, phase.trainable_layers)],
         training.arrays,
         scaling=config.scaling,
-        runtime=choose_runtime(config.trunk_runtime, has_gpu=backend.has_gpu(config.backend)),
+        runtime=choose_runtime(
+            config.trunk_runtime, has_gpu=backend.has_gpu(keras.backend.backend())
+        ),
         image_px=config.image_px,
     )
     views = views_of_phases(config)

@@ -170,9 +170,54 @@ def test_a_former_run_is_a_settings_file(run: Path, tiny_folder: Path, tmp_path:
     assert infos[0]["history"][-1]["val_loss"] == infos[1]["history"][-1]["val_loss"]
 
 
+def test_an_augment_flag_wins_over_the_amounts_of_a_file(
+    run: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """A former run.json holds all five amounts; the preset that a flag names replaces them."""
+    out = tmp_path / "again"
+    words = ("--config", run / "run.json", "--augment", "none", "--zoom", "0.3", "--epochs", "1")
+
+    result = _call("train", tiny_folder, "--out", out, *words, "--no-index")
+
+    assert result.exit_code == 0, result.output
+    augment = json.loads((out / "run.json").read_text())["config"]["augment"]
+    assert augment["rotation_degrees"] == 0.0
+    assert augment["zoom"] == 0.3
+    assert augment["horizontal_flip"] is False
+
+
+def test_from_takes_the_network_of_the_former_run(
+    run: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Width, size and scaling need not be said again."""
+    out = tmp_path / "next"
+
+    result = _call("train", tiny_folder, "--out", out, "--from", run, "--epochs", 1, "--no-index")
+
+    assert result.exit_code == 0, result.output
+    config = json.loads((out / "run.json").read_text())["config"]
+    assert (config["alpha"], config["image_px"]) == (0.35, 96)
+
+
+def test_a_settings_file_may_name_a_recipe(tiny_folder: Path, tmp_path: Path, backend: str) -> None:
+    """Its other settings win over the recipe's."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text('recipe = "classic"\nbatch_norm = "frozen"\n')
+    out = tmp_path / "run"
+    quick = QUICK[: QUICK.index("--views")] + QUICK[QUICK.index("--views") + 2 :]
+
+    result = _call("train", tiny_folder, "--out", out, "--config", settings, *quick)
+
+    assert result.exit_code == 0, result.output
+    config = json.loads((out / "run.json").read_text())["config"]
+    assert (config["scaling"], config["best_by"]) == ("unit", "val_accuracy")
+    assert config["batch_norm"] == "frozen"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("resume = true", "'resume' is no setting of a file"),
         ("epoch = 3", "unknown setting 'epoch'"),
         ('epochs = "many"', "is not a valid"),
         ("epochs = ", "neither TOML nor a run.json"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import json
 import shutil
@@ -464,13 +465,167 @@ def test_row_33_a_used_folder_is_refused(
 
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.txt").write_text("keep me")
-    with pytest.raises(ExistsError, match="not a run folder"):
+    with pytest.raises(ExistsError, match="only a run folder is resumed or replaced"):
         train(make_config("photos"), force=True)
     assert (tmp_path / "photos" / "mine.txt").read_text() == "keep me"
 
     replaced = train(make_config("finished", epochs=1), force=True)
     assert len(replaced.history) == 1
-    assert not config.out.with_name("finished.replaced").exists()
+    assert replaced.folder == config.out
+    assert {path.name for path in tmp_path.glob("finished*")} == {"finished"}
+
+
+def test_a_force_that_fails_leaves_the_former_run(
+    finished_run: tuple[Run, TrainConfig], make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former run stays in its place until the new one is finished, which can go on."""
+    former, config = finished_run
+    changed = make_config("finished", epochs=2, seed=3)
+    _interrupt_after(monkeypatch, 1)
+
+    with pytest.raises(InterruptError, match=r"finished\.new --resume"):
+        train(changed, force=True)
+
+    assert load_run(config.out).info == former.info
+    monkeypatch.undo()
+    with pytest.raises(ExistsError, match="left by a --force that was stopped"):
+        train(changed, force=True)
+    new = dataclasses.replace(changed, out=config.out.with_name("finished.new"))
+    assert len(train(new, resume=True).history) == 2
+
+
+def test_force_starts_from_the_run_that_it_replaces(
+    finished_run: tuple[Run, TrainConfig], make_config: Make
+) -> None:
+    """Going on from a run in its own place works, since it is replaced last."""
+    former, config = finished_run
+
+    run = train(make_config("finished", start_from=config.out, epochs=1), force=True)
+
+    assert former.info["created"] in run.info["weights"]["name"]
+
+
+def test_force_does_not_take_a_locked_run(
+    finished_run: tuple[Run, TrainConfig], make_config: Make
+) -> None:
+    """A training that still runs keeps its folder."""
+    _, config = finished_run
+
+    with store.lock_folder(config.out), pytest.raises(BusyError, match="E701"):
+        train(make_config("finished", epochs=1), force=True)
+
+
+def test_a_kill_before_the_first_epoch_leaves_a_usable_folder(make_config: Make) -> None:
+    """A manifest without run.json, and half written files, are no run."""
+    config = make_config(epochs=1)
+    config.out.mkdir()
+    (config.out / "manifest.json").write_text("{}")
+    (config.out / "run.json.tmp-12-abcd").write_text("{")
+
+    assert train(config).info["finished"] is True
+
+
+def test_the_self_check_draws_from_all_classes(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more validation images than it looks at, they do not come from the first class only."""
+    from mnv2tl import finish
+
+    monkeypatch.setattr(finish, "SELF_CHECK_IMAGES", 6)
+
+    run = train(make_config(epochs=1, scan=ScanConfig(near_duplicates=False, val_fraction=0.6)))
+
+    assert run.info["self_check"]["images"] == 6 < run.info["val_images"]
+    assert sum(row["support"] > 0 for row in run.info["per_class"]) > 1
+    assert sum(row["support"] for row in run.info["per_class"]) == 6
+
+
+def test_an_image_lost_before_the_self_check_is_left_out_of_it(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training is not lost with it."""
+    from mnv2tl import finish
+
+    assemble = finish._assemble
+
+    def lose_an_image(config: TrainConfig, *arguments: Any, **more: Any) -> Any:
+        folder = config.data / "stripes"
+        for path in folder.iterdir():
+            path.unlink()
+        return assemble(config, *arguments, **more)
+
+    monkeypatch.setattr(finish, "_assemble", lose_an_image)
+
+    run = train(make_config(epochs=1))
+
+    lost = [entry for entry in run.manifest.of_split("val") if entry.label == 2]
+    assert lost
+    assert run.info["self_check"]["images"] == run.info["val_images"] - len(lost)
+
+
+def test_a_split_without_validation_images_is_refused(make_config: Make) -> None:
+    """An empty val/ folder is data that cannot be used, not a crash after the first epoch."""
+    config = make_config()
+    (config.data / "train").mkdir()
+    for name in ("disc", "square", "stripes"):
+        (config.data / name).rename(config.data / "train" / name)
+        (config.data / "val" / name).mkdir(parents=True)
+
+    with pytest.raises(DataError, match="E30[13]") as caught:
+        train(config)
+
+    assert caught.value.exit_code == 3
+
+
+def test_resume_on_other_base_weights_is_refused(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The committed head belongs to the trunk that it was trained on."""
+    from mnv2tl.weights import initial_arrays
+
+    weights = tmp_path / "mine.weights.h5"
+    _save_weights(weights, initial_arrays(0.35, 1))
+    config = make_config(weights=str(weights))
+    with monkeypatch.context() as patch:
+        _interrupt_after(patch, 1)
+        with pytest.raises(InterruptError):
+            train(config)
+    _save_weights(weights, initial_arrays(0.35, 2))
+
+    with pytest.raises(ArtifactError, match=r"E404.*base weights were") as caught:
+        train(config, resume=True)
+
+    assert caught.value.exit_code == 4
+
+
+def _save_weights(path: Path, arrays: dict[str, Any]) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for key, array in arrays.items():
+            file[key] = array
+
+
+def test_a_run_of_a_version_with_fewer_settings_resumes(
+    finished_run: tuple[Run, TrainConfig],
+) -> None:
+    """A setting that run.json does not know yet counts as its default."""
+    _, config = finished_run
+    info = json.loads((config.out / "run.json").read_text())
+    del info["config"]["tensorboard"], info["config"]["scan"]["follow_links"]
+    (config.out / "run.json").write_text(json.dumps(info))
+
+    assert train(config, resume=True).info["finished"] is True
+
+
+def test_the_backend_of_the_settings_is_that_of_keras(make_config: Make, backend: str) -> None:
+    """None takes what Keras has; another one is refused before any work."""
+    other = {"jax": "tensorflow", "tensorflow": "jax"}[backend]
+
+    with pytest.raises(ValueError, match=rf"backend must be {backend}.*got {other}"):
+        train(make_config(backend=other))
+
+    assert train(make_config(backend=None, epochs=1)).info["backend"] == backend
 
 
 def test_row_34_a_locked_folder_is_refused(make_config: Make) -> None:

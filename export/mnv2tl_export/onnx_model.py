@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from mnv2tl.checkpoint import DENSE
-from mnv2tl.mobilenet import INPUT, list_layers
+from mnv2tl.mobilenet import DENSE, INPUT, list_layers
 from mnv2tl.onnx_graph import GraphWriter, write_layers, write_rescaling
 from mnv2tl_export.onnx_resize import write_resize
 

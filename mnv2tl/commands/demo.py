@@ -52,8 +52,8 @@ def demo(
     set_quiet(quiet)
     with usage_errors():
         name = choose_backend(backend)
+    _take_weights(weights)  # before the pictures, which are written only once
     folder = _take_data(data, out)
-    _take_weights(weights)
     use_backend(name)
 
     from mnv2tl.commands.train import show_run, summarise

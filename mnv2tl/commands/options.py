@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from mnv2tl.cli import usage_errors
-from mnv2tl.errors import MachineError
+from mnv2tl.errors import MachineError, install_extra
 from mnv2tl.scan_config import OnConflict, ScanConfig
 from mnv2tl.split import RULES
 from mnv2tl.stat_index import INDEX_NAME
@@ -152,6 +152,6 @@ def _default_index() -> Path:
         from mnv2tl.cache_folder import cache_folder
     except ImportError as error:
         message = "the place of the index needs the package platformdirs"
-        fix = "pip install 'mnv2tl[train]' or give --index or --no-index"
+        fix = f"{install_extra('train')}; or give --index or --no-index"
         raise MachineError("E508", message, fix=fix) from error
     return cache_folder("index") / INDEX_NAME

@@ -35,7 +35,9 @@ def fill_in(
                 allowed = ", ".join(sorted(names))
                 raise click.UsageError(f"unknown setting {key!r}; allowed are {allowed}")
             name = names[key]
-            if name not in values or ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            if name not in values:
+                raise click.UsageError(f"{key!r} is no setting of a file; give it as a flag")
+            if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
                 continue
             parameter = parameters[name]
             values[name] = None if value is None else parameter.type_cast_value(ctx, value)
@@ -64,7 +66,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: value for key, value in config.items() if not isinstance(value, dict)}
     values |= config["scan"]
     values |= config["augment"]
-    for name in ("data", "out", "backend", "index", "workers", "rehash", "start_from"):
+    for name in ("data", "backend", "index", "workers", "rehash", "start_from"):
         values.pop(name, None)
     if config.get("start_from") is not None:
         values["from"] = config["start_from"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mnv2tl.augment import PRESETS, AugmentConfig
 from mnv2tl.backend import BACKENDS, choose_backend, use_backend
@@ -26,14 +28,19 @@ from mnv2tl.config import (
 )
 from mnv2tl.errors import show
 from mnv2tl.mobilenet import ALPHAS, SIZES_PX
-from mnv2tl.progress import set_quiet
+from mnv2tl.progress import say, set_quiet
 from mnv2tl.scaling import SCALINGS
+
+if TYPE_CHECKING:
+    from mnv2tl.checkpoint import Run
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 _POSITIVE = click.IntRange(min=1)
 _NOT_NEGATIVE = click.IntRange(min=0)
 _SHARE = click.FloatRange(0.0, 1.0, max_open=True)
 _RATE = click.FloatRange(0.0, 10.0, min_open=True)
+
+_RECIPE = click.Choice(list(RECIPES))
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -74,7 +81,7 @@ _LAYERS = _LayerCount()
 )
 @click.option(
     "--recipe",
-    type=click.Choice(list(RECIPES)),
+    type=_RECIPE,
     default="default",
     show_default=True,
     help="A set of choices; flags and --config win over it.",
@@ -150,21 +157,32 @@ def train(ctx: click.Context, /, data: Path, out: Path, **values: Any) -> None:
     resume, force, as_json = values.pop("resume"), values.pop("force"), values.pop("as_json")
     accept_changes = values.pop("accept_changes")
     set_quiet(values.pop("quiet"))
-    sources: list[dict[str, Any]] = [RECIPES[recipe]]
-    if config_file is not None:
-        sources.insert(0, read_settings(config_file))
-    if resume and (out / "run.json").is_file():
-        from mnv2tl.checkpoint import load_run
-
-        sources.insert(0, flatten(dict(load_run(out).info["config"])))
-    fill_in(ctx, values, sources)
+    settings = {} if config_file is None else read_settings(config_file)
+    if "recipe" in settings:
+        named = settings.pop("recipe")
+        recipe = recipe if _is_flag(ctx, "recipe") else _RECIPE.convert(named, None, ctx)
+    former = _load_former(out) if resume else None
+    base = _load_former(values["start_from"]) if values["start_from"] else None
+    same_network = ("alpha", "image_px", "scaling")
+    fill_in(
+        ctx,
+        values,
+        [
+            flatten(former.info["config"]) if former else {},
+            settings,
+            {name: base.info["config"][name] for name in same_network} if base else {},
+            RECIPES[recipe],
+        ],
+    )
+    if _is_flag(ctx, "weights") and not _is_flag(ctx, "start_from"):
+        values["start_from"] = None
     with usage_errors():
-        values["backend"] = choose_backend(values["backend"])
+        values["backend"] = _choose_backend(values["backend"], former)
     scan = take_scan_config(values)
     with usage_errors():
-        augment = _take_augment(values)
+        augment = _take_augment(ctx, values)
         config = TrainConfig(data=data, out=out, scan=scan, augment=augment, **values)
-    use_backend(config.backend)
+    use_backend(values["backend"])
 
     from mnv2tl import train as training
 
@@ -185,10 +203,36 @@ def summarise(run: Any) -> dict[str, Any]:
     return {"run": str(run.folder), **{key: run.info[key] for key in keys}}
 
 
-def _take_augment(values: dict[str, Any]) -> AugmentConfig:
+def _is_flag(ctx: click.Context, name: str) -> bool:
+    """Tell whether a parameter was given on the command line."""
+    return ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
+def _load_former(folder: Path) -> Run | None:
+    """Return the run in a folder, or None if there is none."""
+    from mnv2tl.checkpoint import load_run
+
+    return load_run(folder) if (folder / "run.json").is_file() else None
+
+
+def _choose_backend(flag: str | None, former: Run | None) -> str:
+    """Return the backend: of a resumed run its own, unless a flag or KERAS_BACKEND says other."""
+    if former is None:
+        return choose_backend(flag)
+    began: str = former.info["backend"]
+    name = choose_backend(flag or os.environ.get("KERAS_BACKEND") or began)
+    if name != began:
+        say(f"warning: the run began on {began}; on {name} its numbers differ in the last digits")
+    return name
+
+
+def _take_augment(ctx: click.Context, values: dict[str, Any]) -> AugmentConfig:
+    """Return the preset with the amounts that were given; a preset flag beats a file's amounts."""
     preset = PRESETS[values.pop("augment")]
     names = [field.name for field in dataclasses.fields(AugmentConfig)]
     given = {name: values.pop(name) for name in names}
+    if _is_flag(ctx, "augment"):
+        given = {name: value for name, value in given.items() if _is_flag(ctx, name)}
     return dataclasses.replace(preset, **{k: v for k, v in given.items() if v is not None})
 
 
@@ -199,7 +243,7 @@ def show_run(run: Any) -> None:
     click.echo(
         f"best epoch {info['best_epoch']} of {info['epochs']}: validation accuracy "
         f"{info['val_accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}, "
-        f"{info['val_images']} images), loss {info['val_loss']:.4f}"
+        f"{info['self_check']['images']} images), loss {info['val_loss']:.4f}"
     )
     click.echo(
         f"temperature {info['temperature']:.3f}: calibration error "
