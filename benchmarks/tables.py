@@ -106,11 +106,12 @@ def end_to_end_table(found: Sequence[dict[str, Any]]) -> str:
             result["backend"],
             f"{result['median_seconds']['classic']:.1f} s",
             f"{result['median_seconds']['mnv2tl']:.1f} s",
-            f"{result['ratio']:.2f}x",
+            f"{result['ratio']:.1f}x",
+            str(result["repeats"]),
         )
         for result in found
     ]
-    head = ("data", "backend", "classic script", "mnv2tl train", "classic / mnv2tl")
+    head = ("data", "backend", "classic script", "mnv2tl train", "classic / mnv2tl", "runs of each")
     return f"{markdown(head, rows)}\n\n{_origin(found[0])}"
 
 

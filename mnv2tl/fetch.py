@@ -174,7 +174,8 @@ def _too_large(url: str, came: str, allowed: int) -> ArtifactError:
 
 def _unreachable(what: str, reason: str) -> MachineError:
     message = f"{what} failed: {reason}"
-    return MachineError("E416", message, fix="check the network, or fetch it on another machine")
+    fix = "check the network (before apt-get: apt-get update), or fetch it on another machine"
+    return MachineError("E416", message, fix=fix)
 
 
 def _run(command: list[str], *, what: str, folder: Path) -> None:

@@ -9,10 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from mnv2tl.image_decoder import (
     UnreadableImageError,
     decode,
 )
+from mnv2tl.parallel import map_ordered
 
 __all__ = [
     "FORMATS",
@@ -158,7 +156,7 @@ def read_many(
     *,
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> Iterator[tuple[Path, NDArray[np.uint8] | UnreadableImageError]]:
+) -> Generator[tuple[Path, NDArray[np.uint8] | UnreadableImageError]]:
     """Read and resize many files in threads; Pillow lets go of the interpreter lock.
 
     Args:
@@ -167,25 +165,15 @@ def read_many(
         workers: Threads, 1 or more; by default one for each core that this process may use.
         max_pixels: As for `read`.
 
-    Yields:
+    Returns:
         Each path in the order given, with its pixels (image_px, image_px, 3) or with the error.
-        At most two results for each thread wait, so memory does not grow with the list.
+        At most four results for each thread wait, so memory does not grow with the list.
     """
-    if workers is None:
-        workers = _usable_cores()
-    left = iter(paths)
-    waiting: deque[tuple[Path, Future[NDArray[np.uint8] | UnreadableImageError]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="mnv2tl-images")
-    try:
-        while True:
-            for path in islice(left, 2 * workers - len(waiting)):
-                waiting.append((path, pool.submit(_try_read, path, image_px, max_pixels)))
-            if not waiting:
-                return
-            path, future = waiting.popleft()
-            yield path, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+    def read_one(path: Path) -> tuple[Path, NDArray[np.uint8] | UnreadableImageError]:
+        return path, _try_read(path, image_px, max_pixels)
+
+    return map_ordered(read_one, paths, workers=workers)
 
 
 def _try_read(
@@ -195,12 +183,6 @@ def _try_read(
         return read_resized(path, image_px, max_pixels=max_pixels)
     except UnreadableImageError as error:
         return error
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_file(mode: int, size: int) -> None:

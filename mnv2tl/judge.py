@@ -210,6 +210,9 @@ def _check_empty(listing: Listing, left_out: Iterable[LeftOut], root: Path) -> N
         message += f"; first: {show(paths[0])} {reasons[paths[0]]}"
     if len(empty) > 1:
         message += f"; {len(empty)} classes are empty"
+    if listing.ignored:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.ignored.items()))
+        message += f"; not looked at: {counts}"
     raise DataError(
         "E301",
         message,

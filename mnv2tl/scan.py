@@ -7,9 +7,7 @@ is, so memory does not grow with the folder.
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from mnv2tl.errors import MachineError, install_extra
 from mnv2tl.folder import Found, Listing, list_folder
 from mnv2tl.judge import check_listing, check_share, judge
 from mnv2tl.manifest import Manifest
+from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import track
 from mnv2tl.scan_config import ScanConfig
 from mnv2tl.stat_index import Record, StatIndex
@@ -95,7 +94,11 @@ def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Record], in
             for record in known
         ]
     new = [found for found, record in zip(listing.found, known, strict=True) if record is None]
-    read = _read_all(new, config.workers or _usable_cores(), config.max_pixels, dhash)
+
+    def read_one(found: Found) -> Record:
+        return _read_file(found.file, config.max_pixels, dhash)
+
+    read = map_ordered(read_one, new, workers=config.workers)
     fresh = []
     try:
         for found, record in zip(new, track(read, "Reading images", total=len(new)), strict=True):
@@ -108,23 +111,6 @@ def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Record], in
     remaining = iter(fresh)
     records = [next(remaining) if record is None else record for record in known]
     return records, len(new), index.warnings
-
-
-def _read_all(
-    files: Iterable[Found], workers: int, max_pixels: int, dhash: Hash | None
-) -> Generator[Record]:
-    """Yield a record per file, in order; at most four files for each worker are ahead."""
-    waiting: deque[Future[Record]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="mnv2tl-scan")
-    try:
-        for found in files:
-            waiting.append(pool.submit(_read_file, found.file, max_pixels, dhash))
-            if len(waiting) >= 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _read_file(file: str, max_pixels: int, dhash: Hash | None) -> Record:
@@ -163,9 +149,3 @@ def _rule(config: ScanConfig) -> str:
     """Return a name for how a file is read; records of another rule are read anew."""
     rule = [images.PREPROCESSING, images.pillow_version(), config.max_pixels]
     return store.sha256_json(rule)[:16]
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -167,6 +167,6 @@ def test_missing_package_is_named_with_the_line_that_installs_it(root: Path) -> 
     assert refused.returncode == 5
     assert refused.stderr == (
         "error[E508 package-missing] near duplicates need the package ImageHash. "
-        "Fix: pip install 'mnv2tl[train]'\n"
+        "Fix: install the extra train, in a clone: pip install '.[train]'\n"
     )
     assert done.returncode == 0

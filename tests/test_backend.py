@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mnv2tl.backend import choose_backend, has_gpu, list_versions, use_backend
-from mnv2tl.errors import MachineError
+from mnv2tl.errors import MachineError, install_extra
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTALLED = [name for name in ("jax", "tensorflow") if importlib.util.find_spec(name)]
@@ -69,7 +69,7 @@ def test_choose_backend_names_the_extra_of_a_missing_one() -> None:
 
     assert caught.value.code == "E508"
     assert caught.value.message == f"{MISSING[0]} is not installed"
-    assert caught.value.fix == f"pip install 'mnv2tl[{MISSING[0]}]'"
+    assert caught.value.fix == install_extra(MISSING[0])
 
 
 def test_choose_backend_without_any_backend_says_so(monkeypatch: _Monkey) -> None:
@@ -119,7 +119,7 @@ def test_use_backend_without_keras_names_the_extra(monkeypatch: _Monkey) -> None
     with pytest.raises(MachineError) as caught:
         use_backend("jax")
 
-    assert (caught.value.code, caught.value.fix) == ("E508", "pip install 'mnv2tl[jax]'")
+    assert (caught.value.code, caught.value.fix) == ("E508", install_extra("jax"))
 
 
 def test_has_gpu_tells_what_the_backend_tells(backend: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import record
 from benchmarks.folds import assign_folds, has_own_split, read_data, write_fold
 from benchmarks.pooled import Piece, bootstrap, compare, pool
 from benchmarks.settings import SETTINGS, is_default, make_config
@@ -170,6 +172,7 @@ def _end_to_end() -> dict[str, Any]:
         "backend": "jax",
         "median_seconds": {"classic": 100.0, "mnv2tl": 20.0},
         "ratio": 5.0,
+        "repeats": 3,
         "date": "2025-01-01",
         "machine": {"cores": 2, "processor": "P"},
         "versions": {"python": "3.11.7", "keras": "3.15.1"},
@@ -185,7 +188,7 @@ def test_tables_are_filled_between_their_markers() -> None:
 
     assert filled.startswith("before\n<!-- begin end-to-end -->\n")
     assert filled.endswith("<!-- end end-to-end -->\nafter\n")
-    assert "| stamps | jax | 100.0 s | 20.0 s | 5.00x |" in filled
+    assert "| stamps | jax | 100.0 s | 20.0 s | 5.0x | 3 |" in filled
     assert "old" not in filled
     assert fill_tables(filled, results) == filled
 
@@ -200,3 +203,11 @@ def test_tables_refuse_markers_without_results(name: str, message: str) -> None:
 
     with pytest.raises(ValueError, match=message):
         fill_tables(text, {"end-to-end-stamps-jax": _end_to_end()})
+
+
+def test_the_tables_of_the_readme_are_what_the_results_say() -> None:
+    """No figure is typed: `python -m benchmarks.tables` writes them."""
+    results = {file.stem: json.loads(file.read_bytes()) for file in record.RESULTS.glob("*.json")}
+    text = (record.ROOT / "README.md").read_text("utf-8")
+
+    assert fill_tables(text, results) == text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mnv2tl.errors import MachineError
+from mnv2tl.errors import MachineError, install_extra
 from mnv2tl.tensorboard import open_writer
 
 
@@ -91,5 +91,5 @@ def test_a_missing_package_is_named_with_its_extra(
     with pytest.raises(MachineError) as caught, open_writer(tmp_path / "logs"):
         pass
 
-    assert (caught.value.code, caught.value.fix) == ("E508", "pip install 'mnv2tl[tensorboard]'")
+    assert (caught.value.code, caught.value.fix) == ("E508", install_extra("tensorboard"))
     assert not (tmp_path / "logs").exists()

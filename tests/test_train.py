@@ -571,7 +571,7 @@ def test_a_split_without_validation_images_is_refused(make_config: Make) -> None
         (config.data / name).rename(config.data / "train" / name)
         (config.data / "val" / name).mkdir(parents=True)
 
-    with pytest.raises(DataError, match="E30[13]") as caught:
+    with pytest.raises(DataError, match=r"E30[13]") as caught:
         train(config)
 
     assert caught.value.exit_code == 3
