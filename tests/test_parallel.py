@@ -57,7 +57,7 @@ def test_map_ordered_reads_only_so_far_ahead() -> None:
     assert len(read) == 8  # four per thread
     assert [next(results) for _ in range(10)] == list(range(1, 11))
     assert len(read) == 18
-    results.close()  # type: ignore[attr-defined]
+    results.close()
 
 
 def test_map_ordered_raises_what_the_function_raised_at_its_turn() -> None:
@@ -87,7 +87,7 @@ def test_map_ordered_stops_its_threads_when_it_is_left_early() -> None:
 
     results = map_ordered(run, range(1000), workers=2)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
 
     assert threading.active_count() == before
     assert len(started) <= 8
