@@ -97,7 +97,8 @@ class TrainConfig:
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
         _one_of("best_by", self.best_by, BEST_BY)
-        _one_of("backend", self.backend, (None, "jax", "tensorflow"))
+        if self.backend is not None:
+            _one_of("backend", self.backend, ("jax", "tensorflow"))
         _one_of("trunk_runtime", self.trunk_runtime, ("auto", *RUNTIMES))
         for name in ("epochs", "batch_size", "views"):
             _within(name, getattr(self, name), 1, 1_000_000)

@@ -62,7 +62,7 @@ def test_every_choice_is_taken(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(("name", "allowed"), CHOICES.items())
-@pytest.mark.parametrize("wrong", ["", "Frozen", 100, None])
+@pytest.mark.parametrize("wrong", ["", "Frozen", 100, ()])
 def test_a_wrong_choice_is_refused(name: str, allowed: tuple[Any, ...], wrong: object) -> None:
     """The message names the setting, what is allowed and what came."""
     message = f"{name} must be one of {allowed}, got {wrong!r}"
@@ -120,14 +120,14 @@ def test_all_epochs_counts_both_phases() -> None:
 
 
 def test_to_json_holds_every_setting_as_json() -> None:
-    """`run.json` gives back the same values, and `--resume` compares them."""
+    """`run.json` gives back the same values, and `--resume` compares them; the run may be moved."""
     settings = _make(start_from=Path("former"), scan=ScanConfig(test_dir=Path("t"), workers=2))
 
     values = settings.to_json()
 
     assert json.loads(json.dumps(values, allow_nan=False)) == values
-    assert values.keys() == {field.name for field in dataclasses.fields(TrainConfig)}
-    assert (values["data"], values["out"], values["start_from"]) == ("data", "run", "former")
+    assert values.keys() == {field.name for field in dataclasses.fields(TrainConfig)} - {"out"}
+    assert (values["data"], values["start_from"]) == ("data", "former")
     assert values["augment"] == PRESETS["light"].to_json()
     assert values["scan"]["test_dir"] == "t"
     assert values["seed"] == 0
