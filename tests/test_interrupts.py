@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -35,6 +36,15 @@ def test_a_signal_whose_exception_was_lost_is_found_later() -> None:
         raise_pending()
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Give Ctrl-C its usual meaning; a test run in the background may have been told to ignore it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_a_second_signal_does_what_it_did_before() -> None:
     """The first signal gives the handlers back, so that impatience works."""
     with watch_signals():
