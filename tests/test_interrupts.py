@@ -38,7 +38,7 @@ def test_a_signal_whose_exception_was_lost_is_found_later() -> None:
 
 @pytest.fixture
 def _ctrl_c() -> Iterator[None]:
-    """Give Ctrl-C its usual meaning; a test run in the background may have been told to ignore it."""
+    """Give Ctrl-C its usual meaning; what runs in the background may have to ignore it."""
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, former)
