@@ -24,10 +24,17 @@ _THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 _MAIN = _THIS if _THIS in PYTHONS else PYTHONS[0]
 # Newest Python and newest JAX come together; TensorFlow's wheels lag behind both.
 _TESTS = dict.fromkeys([*(f"tests-{_MAIN}({name})" for name in BACKENDS), "tests-3.13(jax)"])
-nox.options.sessions = ["lint", "types", *_TESTS, "deploy", "wheel", "notebook"]
+nox.options.sessions = [
+    *("lint", "types", *_TESTS, "deploy", "node", "old_onnxruntime", "wheel", "notebook")
+]
 
 # These need neither Keras nor a backend, and neither does what they test.
-_DEPLOY_TESTS = ("imports", "store", "images", "image_headers", "parallel", "progress")
+_DEPLOY_TESTS = (
+    *("imports", "store", "images", "image_headers", "parallel", "progress"),
+    *("deploy", "export_readme"),
+)
+# Of September 2024; it takes the same NumPy as the newest one.
+_OLD_ONNXRUNTIME = "onnxruntime==1.19.2"
 
 _DRAW = """
 from pathlib import Path
@@ -82,12 +89,36 @@ def lowest(session: nox.Session, backend: str) -> None:
 def deploy(session: nox.Session) -> None:
     """Show that what is deployed needs no training framework."""
     session.install("-e", ".[deploy]", "hypothesis", "pytest")
-    for name in ("keras", "jax", "tensorflow"):
+    for name in ("keras", "jax", "tensorflow", "onnx"):
         session.run("python", "-c", f"import {name}", success_codes=[1], silent=True)
     session.run("mnv2tl", "--help", silent=True)
     session.run("mnv2tl", "samples", "list")
     files = [f"tests/test_{name}.py" for name in _DEPLOY_TESTS]
     session.run("pytest", *files, *session.posargs)
+
+
+@nox.session
+def node(session: nox.Session) -> None:
+    """Ask onnxruntime for Node.js, which nobody here wrote, about an exported model."""
+    if shutil.which("npm") is None:
+        session.skip("npm is not installed")
+    session.install("-e", ".[deploy]", "pytest")
+    folder = str(Path(session.create_tmp()).resolve())
+    # Its install script fetches what CUDA needs, and nothing else.
+    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder)
+    session.run("npm", "install", *options, "onnxruntime-node", external=True, silent=True)
+    tests = ("tests/test_export_readme.py", *session.posargs)
+    session.run("pytest", *tests, env={"MNV2TL_TEST_NODE": folder})
+
+
+@nox.session(python="3.11")
+def old_onnxruntime(session: nox.Session) -> None:
+    """Ask an onnxruntime of two years ago about models, and about those named behind `--`."""
+    script, folder = "tests/old_onnxruntime.py", str(_new_folder(session))
+    session.install("-e", ".[deploy]", "onnx")
+    session.run("python", script, "make", folder, *session.posargs)
+    session.install(_OLD_ONNXRUNTIME)
+    session.run("python", script, "compare", folder)
 
 
 @nox.session
@@ -158,7 +189,8 @@ def _check_content(session: nox.Session, file: Path) -> None:
     """End the session if the wheel lacks data files, or ships what is no package of ours."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
-    missing = {"mnv2tl/py.typed", "mnv2tl/stamps.json"} - set(names)
+    data = {"mnv2tl/py.typed", "mnv2tl/stamps.json", "mnv2tl_export/bundle_readme.md"}
+    missing = data - set(names)
     foreign = [name for name in names if not name.startswith("mnv2tl")]
     if missing or foreign:
         session.error(f"{file.name} lacks {sorted(missing)} and must not hold {foreign}")

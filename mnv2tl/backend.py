@@ -95,7 +95,7 @@ def list_versions() -> dict[str, str]:
     """Return the versions of what decides a result, where installed."""
     names = (
         *("mnv2tl", "keras", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "numpy", "pillow"),
-        *("onnx", "onnxruntime", "openvino"),
+        *("onnx", "onnxruntime", "openvino", "scipy", "tf2onnx"),
     )
     versions = {"python": sys.version.split()[0]}
     for name in names:

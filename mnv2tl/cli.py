@@ -21,6 +21,10 @@ from mnv2tl.errors import InterruptError, MachineError, Mnv2tlError, install_ext
 
 COMMANDS = {
     "audit": ("mnv2tl.commands.audit:audit", "Check a folder of images and show how it is split."),
+    "benchmark": (
+        "mnv2tl_export.benchmark_command:benchmark",
+        "Time the files of a bundle, and Keras, in turn.",
+    ),
     "cache": ("mnv2tl.commands.cache:cache", "Look at the feature cache, or clear it."),
     "demo": ("mnv2tl.commands.demo:demo", "Go the whole way on sample pictures."),
     "evaluate": ("mnv2tl_export.evaluate_command:evaluate", "Measure a run or an ONNX file."),
@@ -36,6 +40,7 @@ COMMANDS = {
 EXTRAS = {
     **dict.fromkeys(("h5py", "imagehash", "keras", "matplotlib", "onnx", "platformdirs"), "jax"),
     "onnxruntime": "deploy",
+    **dict.fromkeys(("tensorflow", "tf2onnx"), "savedmodel"),
     "skimage": "demo",
 }
 """Optional package -> the extra that brings it."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from mnv2tl.image_decoder import (
     UnreadableImageError,
     decode,
 )
-from mnv2tl.parallel import map_ordered
 
 __all__ = [
     "FORMATS",
@@ -40,7 +38,6 @@ __all__ = [
     "pillow_version",
     "read",
     "read_bytes",
-    "read_many",
     "read_resized",
     "resize",
 ]
@@ -148,41 +145,6 @@ def resize(pixels: NDArray[np.uint8], image_px: int) -> NDArray[np.uint8]:
     image = Image.fromarray(pixels).resize((image_px, height), Image.Resampling.BILINEAR)
     image = image.resize((image_px, image_px), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8)
-
-
-def read_many(
-    paths: Iterable[Path],
-    image_px: int,
-    *,
-    workers: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-) -> Generator[tuple[Path, NDArray[np.uint8] | UnreadableImageError]]:
-    """Read and resize many files in threads; Pillow lets go of the interpreter lock.
-
-    Args:
-        paths: Files, taken one by one as they are needed.
-        image_px: Side of the square, in pixels.
-        workers: Threads, 1 or more; by default one for each core that this process may use.
-        max_pixels: As for `read`.
-
-    Returns:
-        Each path in the order given, with its pixels (image_px, image_px, 3) or with the error.
-        At most four results for each thread wait, so memory does not grow with the list.
-    """
-
-    def read_one(path: Path) -> tuple[Path, NDArray[np.uint8] | UnreadableImageError]:
-        return path, _try_read(path, image_px, max_pixels)
-
-    return map_ordered(read_one, paths, workers=workers)
-
-
-def _try_read(
-    path: Path, image_px: int, max_pixels: int
-) -> NDArray[np.uint8] | UnreadableImageError:
-    try:
-        return read_resized(path, image_px, max_pixels=max_pixels)
-    except UnreadableImageError as error:
-        return error
 
 
 def _check_file(mode: int, size: int) -> None:

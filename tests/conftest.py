@@ -8,12 +8,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from mnv2tl import progress
+
+if TYPE_CHECKING:
+    from mnv2tl.checkpoint import Run
 
 # Keras takes TensorFlow where nothing is said; the tests take what is installed, JAX first.
 for _name in ("jax", "tensorflow"):
@@ -88,3 +92,33 @@ def tiny_folder(_drawn_folder: Path, tmp_path: Path) -> Path:
     disc is red, square is green, stripes is blue, each on dark noise, at different places.
     """
     return Path(shutil.copytree(_drawn_folder, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def _run_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained") / "run"
+
+
+@pytest.fixture
+def trained_run(_run_place: Path, _drawn_folder: Path, backend: str) -> Run:
+    """Return a finished run on the drawn images, trained once; do not change it."""
+    from mnv2tl.checkpoint import load_run
+    from mnv2tl.config import TrainConfig
+    from mnv2tl.scan_config import ScanConfig
+    from mnv2tl.train import train
+
+    if not (_run_place / "run.json").exists():
+        config = TrainConfig(
+            data=_drawn_folder,
+            out=_run_place,
+            alpha=0.35,
+            image_px=96,
+            weights="none",
+            epochs=3,
+            batch_size=8,
+            views=2,
+            backend=backend,
+            scan=ScanConfig(near_duplicates=False),
+        )
+        train(config)
+    return load_run(_run_place)

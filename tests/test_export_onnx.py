@@ -255,7 +255,8 @@ def _metadata() -> dict[str, str]:
         base_weights={},
         val_accuracy={},
         versions={},
-        selftest={"png": "", "probabilities": [0.25] * 4},
+        selftest={"png": "", "probabilities": [0.25] * 4, "tolerance": 1e-4},
+        artifact={"format": "onnx", "via": "native"},
     ).to_texts()
 
 

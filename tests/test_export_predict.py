@@ -22,6 +22,7 @@ pytest.importorskip("onnxruntime")
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from mnv2tl import images, store
 from mnv2tl.checkpoint import full_shapes
@@ -67,6 +68,7 @@ def _write(selftest: dict[str, Any]) -> bytes:
         val_accuracy={},
         versions={},
         selftest=selftest,
+        artifact={"format": "onnx", "via": "native"},
     )
     return write_model(
         _draw_arrays(),
@@ -218,6 +220,49 @@ def test_predict_reads_paths_from_stdin(model: Path, tiny_folder: Path, separato
 def test_a_dash_on_stdin_is_a_file() -> None:
     """Standard input is read once."""
     assert list_files(["a", "-"], stdin=io.BytesIO(b"b\n-\n")) == [Path("a"), Path("b"), Path("-")]
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "png", "webp"])
+def test_predict_takes_a_picture_from_stdin(
+    model: Path, tiny_folder: Path, tmp_path: Path, suffix: str
+) -> None:
+    """`cat x.jpg | mnv2tl predict MODEL.onnx -` answers as for the file itself."""
+    other, file = tiny_folder / "disc" / "00.png", tmp_path / f"x.{suffix}"
+    Image.open(other).save(file)
+
+    (line, second) = _lines(_call("predict", model, "-", other, "--json", stdin=file.read_bytes()))
+
+    (expected,) = _lines(_call("predict", model, file, "--json"))
+    assert line == expected | {"path": "-"}
+    assert second["path"] == str(other)
+
+
+def test_predict_names_stdin_when_it_is_bad(
+    model: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that is cut off, too large or of another format is one answer with its reason."""
+    content = (tiny_folder / "disc" / "00.png").read_bytes()
+
+    def reason(stdin: bytes) -> str:
+        result = _call("predict", model, "-", "--json", stdin=stdin)
+        assert result.exit_code == 3
+        (line,) = _lines(result)
+        assert line["path"] == "-"
+        return str(line["error"]["reason"])
+
+    assert reason(content[:500]) == "truncated"
+    assert reason(b"II*\0" + content) == "format-not-supported"
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", len(content) - 1)
+    assert reason(content) == "too-large"
+
+
+@pytest.mark.parametrize("name", [b"BMW/1.jpg", b"patternsWEBP.png"])
+def test_paths_on_stdin_may_begin_like_a_picture(name: bytes) -> None:
+    """BMP and WebP are told by more than their letters."""
+    for separator in (b"\n", b"\0"):
+        stdin = io.BytesIO(separator.join([name, name]) + separator)
+
+        assert list_files(["-"], stdin=stdin) == [Path(os.fsdecode(name))] * 2
 
 
 def test_row_17_predict_takes_any_name(model: Path, tiny_folder: Path, tmp_path: Path) -> None:
@@ -439,9 +484,9 @@ def _wrong_shapes(proto: Any) -> None:
         (_training, "training parts"),
         (_sub_graph, "sub-graphs"),
         (_no_graph, "no graph"),
-        (_other_input, "expected input image, uint8"),
-        (_second_input, "expected input image, uint8"),
-        (_other_output, "output probabilities, float32 (N, 3)"),
+        (_other_input, "expected one input, uint8"),
+        (_second_input, "expected one input, uint8"),
+        (_other_output, "one output, float32 (N, 3)"),
         (_wrong_shapes, "onnxruntime refuses it"),
     ],
 )

@@ -584,59 +584,6 @@ def test_read_leaves_no_descriptor_open(tmp_path: Path) -> None:
     assert os.listdir("/dev/fd") == before
 
 
-@pytest.mark.parametrize("workers", [None, 1, 3])
-def test_read_many_keeps_the_order_and_goes_on_after_errors(
-    workers: int | None, tmp_path: Path
-) -> None:
-    """One bad file costs that file only, on any number of threads."""
-    paths = [tmp_path / f"{number}.png" for number in range(12)]
-    for number, path in enumerate(paths):
-        path.write_bytes(encode(Image.new("RGB", (30, 20), (number, 0, 0)), "PNG"))
-    paths[5].write_bytes(b"text")
-
-    results = list(images.read_many(paths, 16, workers=workers))
-
-    assert [path for path, _ in results] == paths
-    for number, (_, found) in enumerate(results):
-        if number == 5:
-            assert isinstance(found, UnreadableImageError)
-        else:
-            assert not isinstance(found, UnreadableImageError)
-            assert found.shape == (16, 16, 3)
-            assert (found[..., 0] == number).all()
-
-
-def test_read_many_looks_ahead_by_a_bounded_number(tmp_path: Path) -> None:
-    """A list of millions is taken as it is needed, and left when nobody asks any more."""
-    path = tmp_path / "x.png"
-    path.write_bytes(encode(Image.fromarray(draw()), "PNG"))
-    taken = 0
-
-    def endless() -> Iterator[Path]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield path
-
-    results = images.read_many(endless(), 16, workers=2)
-    for _ in range(10):
-        next(results)
-    results.close()
-
-    assert taken == 17  # ten given out, and seven of four for each thread still wait
-
-
-def test_read_many_hands_the_pixel_limit_on(tmp_path: Path) -> None:
-    """The limit that a user sets holds on this road too."""
-    path = tmp_path / "x.png"
-    path.write_bytes(encode(Image.fromarray(draw()), "PNG"))
-
-    [(_, found)] = images.read_many([path], 16, max_pixels=10)
-
-    assert isinstance(found, UnreadableImageError)
-    assert found.reason == "too-many-pixels"
-
-
 def test_preprocessing_names_the_installed_rule() -> None:
     """Cache keys and exported files carry it, so a change of it must be seen."""
     assert images.PREPROCESSING["rule_version"] == 1

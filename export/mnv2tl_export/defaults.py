@@ -5,8 +5,23 @@
 
 from __future__ import annotations
 
-FORMATS = ("onnx",)
-"""What an export can write."""
+import importlib.util
+
+FILES = {
+    "onnx": "model.onnx",
+    "savedmodel": "saved_model",
+    "onnx-fp16": "model-fp16.onnx",
+    "onnx-int8": "model-int8.onnx",
+}
+"""What an export can write -> its file or folder in a bundle."""
+
+FORMATS = tuple(FILES)
+
+ROADS = ("native", "tf2onnx")
+"""What can write the graph of an ONNX file: this project, or TensorFlow and tf2onnx."""
+
+ACCURACY_BUDGET = 0.01
+"""Validation accuracy that fp16 and int8 may lose, as a share."""
 
 BATCH_SIZE = 16
 """Pictures that are computed at once."""
@@ -16,3 +31,9 @@ TOP = 3
 
 PROVIDERS = ("CPUExecutionProvider",)
 """onnxruntime's execution providers, in the order of preference."""
+
+
+def default_formats() -> tuple[str, ...]:
+    """Return onnx, and savedmodel where TensorFlow is installed."""
+    has_tensorflow = importlib.util.find_spec("tensorflow") is not None
+    return ("onnx", "savedmodel") if has_tensorflow else ("onnx",)

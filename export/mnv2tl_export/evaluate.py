@@ -1,8 +1,7 @@
-"""Measure an exported ONNX file on labelled pictures, without Keras."""
+"""Measure an exported model on labelled pictures, without Keras."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mnv2tl import images, store
 from mnv2tl.errors import ArtifactError, DataError
@@ -19,31 +17,29 @@ from mnv2tl.metrics import log_loss, per_class, top1_accuracy, wilson_interval
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import show_bar, track
 from mnv2tl.split import SPLITS, Split
-from mnv2tl_export.classifier import Classifier
 from mnv2tl_export.gate import Pictures
+from mnv2tl_export.model import Model
 
 
-def evaluate_onnx(classifier: Classifier, entries: Sequence[Entry], data: Path) -> dict[str, Any]:
+def evaluate_model(model: Model, entries: Sequence[Entry], data: Path) -> dict[str, Any]:
     """Return images, accuracy with its 95 % interval, loss and figures per class.
 
     Args:
-        classifier: The opened model.
+        model: An opened one.
         entries: Which pictures, at least one; see `read_split`.
         data: Folder that their paths start from.
 
     Raises:
         DataError: A picture cannot be read or has changed (E309).
     """
-    pictures = Pictures(entries=entries, root=data, image_px=classifier.image_px)
-    chunks = [
-        entries[i : i + classifier.batch_size]
-        for i in range(0, len(entries), classifier.batch_size)
-    ]
+    pictures = Pictures(entries=entries, root=data, image_px=model.image_px)
+    size = model.batch_size
+    chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
     answers = []
     with show_bar("evaluate", total=len(entries)) as advance:
         for chunk in chunks:
-            pixels = list(map_ordered(functools.partial(_load, pictures), chunk))
-            answers.append(classifier(pixels))
+            pixels = list(map_ordered(pictures.load_resized, chunk))
+            answers.append(model(pixels))
             advance(len(chunk))
     probabilities = np.concatenate(answers)
     labels = np.array([entry.label for entry in entries], np.int64)
@@ -53,7 +49,7 @@ def evaluate_onnx(classifier: Classifier, entries: Sequence[Entry], data: Path) 
         "accuracy": accuracy,
         "accuracy_interval": wilson_interval(round(accuracy * len(labels)), len(labels)),
         "loss": log_loss(probabilities, labels),
-        "per_class": per_class(probabilities, labels, classifier.class_names),
+        "per_class": per_class(probabilities, labels, model.class_names),
     }
 
 
@@ -63,7 +59,7 @@ def read_split(model: Path, data: Path, split: str) -> tuple[Entry, ...]:
     Where they lie below `data`, and how they are named, does not matter.
 
     Args:
-        model: An .onnx file in its bundle.
+        model: A file or folder that lies directly in its bundle.
         data: Folder of the pictures.
         split: train, val, test or all.
 
@@ -103,7 +99,7 @@ def _wanted(path: Path, split: str) -> list[tuple[str, int, Split]]:
             (str(digest), int(label), name) for name in names for digest, label in content[name]
         ]
     except OSError as error:
-        fix = "evaluate the file where it lies in its bundle"
+        fix = "evaluate the model where it lies in its bundle"
         raise ArtifactError("E410", "no split lies beside the model", path=path, fix=fix) from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError("E406", "not a split of mnv2tl", path=path) from error
@@ -132,7 +128,3 @@ def _hash(path: Path) -> str | None:
         return store.sha256_bytes(images.read_bytes(path))
     except images.UnreadableImageError:
         return None  # neither a picture of the split, if it cannot be read
-
-
-def _load(pictures: Pictures, entry: Entry) -> NDArray[np.uint8]:
-    return images.resize(pictures.load(entry), pictures.image_px)

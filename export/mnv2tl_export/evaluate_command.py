@@ -1,4 +1,4 @@
-"""`mnv2tl evaluate RUN|MODEL.onnx [DATA]`: accuracy with its interval, loss, figures per class."""
+"""`mnv2tl evaluate RUN|MODEL.onnx|SAVED_MODEL [DATA]`: accuracy, loss, figures per class."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import click
 
 from mnv2tl.backend import BACKENDS, choose_backend, list_versions, use_backend
 from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.errors import ArtifactError
 from mnv2tl.progress import set_quiet
+from mnv2tl_export.defaults import FILES
 
 
 @click.command()
-@click.argument("model", metavar="RUN|MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("model", metavar="RUN|MODEL.onnx|SAVED_MODEL", type=click.Path(path_type=Path))
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--split",
@@ -32,14 +34,19 @@ from mnv2tl.progress import set_quiet
 def evaluate(
     model: Path, data: Path | None, split: str, backend: str | None, **flags: bool
 ) -> None:
-    """Measure a run folder, or the ONNX file of a bundle, on images.
+    """Measure a run folder, or the ONNX file or SavedModel of a bundle, on images.
 
-    Of a run, DATA is needed only if its folder of images moved; of an ONNX file it always is.
+    Of a run, DATA is needed only if its folder of images moved; of a bundle's model it always is.
     Images are taken only if their SHA-256 is that of the manifest or of the bundle's split.
     """
     set_quiet(flags["quiet"])
+    from mnv2tl_export.saved_model_file import find_folder
+
+    _refuse_bundle(model)
     if model.suffix == ".onnx":
         summary = _evaluate_onnx(model, data, split)
+    elif find_folder(model) is not None:
+        summary = _evaluate_saved_model(model, data, split)
     else:
         summary = _evaluate_run(model, data, split, backend)
     if flags["as_json"]:
@@ -63,15 +70,39 @@ def _evaluate_run(
     return {"runtime": runtime, **evaluate_run(run, data=data, split=split).summary()}
 
 
-def _evaluate_onnx(model: Path, data: Path | None, split: str) -> dict[str, Any]:
-    if data is None:
-        raise click.UsageError("an ONNX file needs DATA, the folder of the images")
+def _evaluate_onnx(path: Path, data: Path | None, split: str) -> dict[str, Any]:
+    folder = _needed(data)
     from mnv2tl_export.classifier import Classifier
-    from mnv2tl_export.evaluate import evaluate_onnx, read_split
+    from mnv2tl_export.evaluate import evaluate_model, read_split
 
-    classifier = Classifier(model)
-    runtime = f"onnxruntime {list_versions()['onnxruntime']}"
-    return {"runtime": runtime, **evaluate_onnx(classifier, read_split(model, data, split), data)}
+    classifier = Classifier(path)
+    summary = evaluate_model(classifier, read_split(path, folder, split), folder)
+    return {"runtime": f"onnxruntime {list_versions()['onnxruntime']}", **summary}
+
+
+def _evaluate_saved_model(path: Path, data: Path | None, split: str) -> dict[str, Any]:
+    folder = _needed(data)
+    from mnv2tl_export.evaluate import evaluate_model, read_split
+    from mnv2tl_export.saved_model import SavedModel
+
+    with SavedModel(path) as model:
+        summary = evaluate_model(model, read_split(model.path, folder, split), folder)
+    versions = list_versions()
+    version = versions.get("tensorflow", versions.get("tensorflow-cpu", ""))
+    return {"runtime": f"tensorflow {version}", **summary}
+
+
+def _needed(data: Path | None) -> Path:
+    if data is None:
+        raise click.UsageError("a model of a bundle needs DATA, the folder of the images")
+    return data
+
+
+def _refuse_bundle(path: Path) -> None:
+    if (path / "bundle.json").is_file():
+        names = " or ".join(name for name in FILES.values() if (path / name).exists())
+        fix = f"evaluate one of its models: {names or 'it has none'}"
+        raise ArtifactError("E410", "a bundle, which holds models", path=path, fix=fix)
 
 
 def _show(summary: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Ask Keras and an artifact about the same images, from their files."""
+"""Ask Keras and an artifact about the same images, from their files.
+
+Keras is asked once; each artifact is then held against its answers.
+"""
 
 from __future__ import annotations
 
@@ -73,6 +76,16 @@ class Pictures:
             fix = "give the folder of the training as --data"
             raise DataError("E309", str(error), path=path, fix=fix) from error
 
+    def load_resized(self, entry: Entry) -> NDArray[np.uint8]:
+        """Return the pixels of an image as Pillow resizes them, shape (px, px, 3)."""
+        return images.resize(self.load(entry), self.image_px)
+
+    def resized_chunks(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the resized images in order, a few at a time, shape (n, px, px, 3)."""
+        for start in range(0, len(self.entries), CHUNK_IMAGES):
+            chunk = self.entries[start : start + CHUNK_IMAGES]
+            yield np.stack(list(map_ordered(self.load_resized, chunk)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
@@ -84,26 +97,43 @@ class _Row:
     from_file: Floats
 
 
+def ask_reference(reference: Ask, pictures: Pictures) -> Floats:
+    """Return what Keras answers to all images, logits of shape (n, classes).
+
+    Args:
+        reference: From pixels (n, px, px, 3) to logits (n, classes).
+        pictures: The images.
+
+    Raises:
+        DataError: An image is missing, cannot be read or has changed (E309).
+    """
+    answers = []
+    with show_bar("gate: Keras", total=len(pictures.entries)) as advance:
+        for pixels in pictures.resized_chunks():
+            answers.append(reference(pixels))
+            advance(len(pixels))
+    return np.concatenate(answers)
+
+
 def measure(
-    candidate: Candidate, reference: Ask, pictures: Pictures, *, temperature: float
+    candidate: Candidate, expected: Floats, pictures: Pictures, *, temperature: float
 ) -> Measured:
-    """Return what both answer; decoded pictures are held one per thread.
+    """Return what an artifact answers beside Keras; decoded pictures are held one per thread.
 
     Args:
         candidate: The artifact.
-        reference: Keras: from pixels (n, px, px, 3) to logits (n, classes).
+        expected: Logits of Keras, shape (n, classes).
         pictures: The images.
         temperature: Keras' logits are divided by it; 1 if the artifact leaves it out.
 
     Raises:
         DataError: An image is missing, cannot be read or has changed (E309).
     """
-    rows, expected, on_pixels, logits = [], [], [], []
+    rows, on_pixels, logits = [], [], []
     first: list[NDArray[np.uint8]] = []
-    with show_bar(f"gate {candidate.format}", total=len(pictures.entries)) as advance:
+    with show_bar(f"gate: {candidate.format}", total=len(pictures.entries)) as advance:
         for chunk in _chunks(candidate, pictures):
             pixels = np.stack([row.pixels for row in chunk])
-            expected.append(reference(pixels))
             on_pixels.append(candidate.predict(pixels))
             if candidate.logits is not None:
                 logits.append(candidate.logits(pixels))
@@ -111,15 +141,12 @@ def measure(
             rows += [(row.pixel_mean, row.pixel_max, row.from_file) for row in chunk]
             advance(len(chunk))
     means, maxima, from_files = zip(*rows, strict=True)
-    expected_logits = np.concatenate(expected)
     return Measured(
         entries=tuple(pictures.entries),
-        expected=softmax(expected_logits, temperature=temperature),
+        expected=softmax(expected, temperature=temperature),
         on_pixels=np.concatenate(on_pixels),
         from_files=np.stack(from_files),
-        logit_diffs=np.abs(np.concatenate(logits) - expected_logits).max(axis=1)
-        if logits
-        else None,
+        logit_diffs=np.abs(np.concatenate(logits) - expected).max(axis=1) if logits else None,
         pixel_means=np.array(means),
         pixel_maxima=np.array(maxima),
         batch_diff=_compare_batches(candidate.predict, np.stack(first)),

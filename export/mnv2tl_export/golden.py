@@ -20,8 +20,8 @@ from mnv2tl.sample_picture import encode_png
 HEIGHT_PX, WIDTH_PX = 72, 100
 """Neither square nor a side of a network, so that both passes of the resize take part."""
 
-# As between file and probability in the gate: the answer was rounded to six digits.
 TOLERANCE = 1e-4
+"""Allowed difference of a probability for float32: the answer is rounded to six digits."""
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 
@@ -34,6 +34,8 @@ class SelfTest:
     """Largest difference of a probability for the picture as Pillow resizes it; NaN counts."""
     direct_diff: float
     """The same for the picture in its own size, which the graph resizes."""
+    tolerance: float = TOLERANCE
+    """How large both may be."""
 
     @property
     def max_abs_diff(self) -> float:
@@ -42,8 +44,8 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """Whether both are within `TOLERANCE`."""
-        return self.max_abs_diff <= TOLERANCE
+        """Whether both are within the tolerance."""
+        return self.max_abs_diff <= self.tolerance
 
 
 def draw_picture() -> NDArray[np.uint8]:
@@ -56,16 +58,18 @@ def draw_picture() -> NDArray[np.uint8]:
     return pixels
 
 
-def describe(probabilities: Sequence[float]) -> dict[str, Any]:
+def describe(probabilities: Sequence[float], *, tolerance: float = TOLERANCE) -> dict[str, Any]:
     """Return the metadata's `selftest`.
 
     Args:
-        probabilities: What the model answers to `draw_picture()`, one per class.
+        probabilities: What is answered to `draw_picture()`, one per class.
+        tolerance: By how much another answer to it may differ.
     """
     return {
         "png": base64.b64encode(encode_png(draw_picture())).decode("ascii"),
         # Six digits: the last bits of a backend's sums may differ from run to run.
         "probabilities": [round(float(each), 6) for each in probabilities],
+        "tolerance": tolerance,
     }
 
 
@@ -85,10 +89,13 @@ def check(selftest: Mapping[str, Any], predict: Predict, *, image_px: int) -> Se
     except (KeyError, TypeError, binascii.Error, images.UnreadableImageError) as error:
         raise ValueError(f"the self-test's picture is damaged ({error})") from error
     expected = np.array(selftest["probabilities"], np.float64)
+    tolerance = float(selftest["tolerance"])
 
     def compare(shown: NDArray[np.uint8]) -> float:
         return float(np.abs(predict(shown[np.newaxis])[0] - expected).max())
 
     return SelfTest(
-        resized_diff=compare(images.resize(pixels, image_px)), direct_diff=compare(pixels)
+        resized_diff=compare(images.resize(pixels, image_px)),
+        direct_diff=compare(pixels),
+        tolerance=tolerance,
     )

@@ -39,7 +39,9 @@ class Metadata:
     versions: Mapping[str, str]
     """Versions of what made the file."""
     selftest: Mapping[str, Any]
-    """`png`, a picture in base64, and `probabilities`, what Keras answers to it."""
+    """`png`, a picture in base64, `probabilities`, what is answered to it, and `tolerance`."""
+    artifact: Mapping[str, str]
+    """`format`, such as `onnx`, and `via`, what wrote the graph: native, tf2onnx or tensorflow."""
 
     def to_texts(self) -> dict[str, str]:
         """Return one JSON text in ASCII per key, equal for equal values."""
@@ -53,6 +55,7 @@ class Metadata:
             "val_accuracy": self.val_accuracy,
             "versions": self.versions,
             "selftest": self.selftest,
+            "artifact": self.artifact,
             "schema": SCHEMA,
         }
         return {
@@ -100,3 +103,7 @@ def _check(metadata: Metadata) -> None:
         raise ValueError("image_px must be from 1 to 4096")
     if len(metadata.selftest["probabilities"]) != len(names):
         raise ValueError("selftest must have a probability per class")
+    if not 0 < float(metadata.selftest["tolerance"]) <= 1:
+        raise ValueError("the self-test's tolerance must be from 0 to 1")
+    if not all(isinstance(metadata.artifact[key], str) for key in ("format", "via")):
+        raise ValueError("artifact must name format and via")

@@ -32,10 +32,16 @@ def open_candidate(content: bytes, *, format_name: str = "onnx") -> Candidate:
     return Candidate(
         format=format_name,
         predict=_asker(content, OUTPUT),
-        logits=_asker(_show_tensor(model, LOGITS, TensorProto.FLOAT), LOGITS),
+        logits=ask_logits(content),
         resize=lambda pixels: to_resized(pixels).transpose(0, 2, 3, 1),  # (n, px, px, 3)
         selftest=selftest,
     )
+
+
+def ask_logits(content: bytes) -> Ask:
+    """Return a function from pixels (n, h, w, 3) to the logits inside of an ONNX file."""
+    part = _show_tensor(onnx.load_from_string(content), LOGITS, TensorProto.FLOAT)
+    return _asker(part, LOGITS)
 
 
 def _show_tensor(model: onnx.ModelProto, name: str, kind: int) -> bytes:

@@ -2,7 +2,8 @@
 
 The file may come from anybody. What is allowed is what `mnv2tl export` writes: operators of ONNX's
 own set that are in `OPERATORS`, no sub-graphs, functions or sparse tensors, and all numbers inside
-of the file. Field numbers are those of onnx/onnx.proto, onnx 1.23.
+of the file. A file without our metadata may have any operator of ONNX's own set; `foreign` runs it
+in a process with little memory. Field numbers are those of onnx/onnx.proto, onnx 1.23.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OPERATORS = frozenset(
         *("ReduceSum", "Relu", "Reshape", "Shape", "Slice", "Softmax", "Split", "Squeeze", "Sub"),
         *("Transpose", "Unsqueeze", "Where"),
         # Quantised and converted files have these too.
-        *("DequantizeLinear", "QuantizeLinear", "GlobalAveragePool", "Flatten"),
+        *("DequantizeLinear", "QuantizeLinear", "GlobalAveragePool", "Flatten", "Pad"),
     }
 )
 DOMAINS = frozenset({"", "ai.onnx"})
@@ -44,6 +45,18 @@ class OnnxFile:
     """The file's bytes, the same that were judged."""
     metadata: Metadata
     """What travels in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignFile:
+    """An ONNX file of somebody else that may be run apart."""
+
+    path: Path
+    """Where it lies."""
+    content: bytes
+    """The file's bytes, the same that were judged."""
+    sides_px: tuple[int | None, int | None]
+    """Height and width that it takes; None for any."""
 
 
 @dataclass(slots=True)
@@ -66,17 +79,43 @@ def read_onnx(path: Path) -> OnnxFile:
             is not the file that bundle.json names (E413).
     """
     content = _read_content(path)
-    try:
-        found = _walk_model(memoryview(content))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError("E412", f"not allowed or malformed: {error}", path=path) from error
+    found = _judge(content, OPERATORS, path)
     try:
         metadata = Metadata.from_texts(found.texts)
     except ArtifactError as error:
         raise ArtifactError(error.code, error.message, path=path, fix=error.fix) from error
-    _check_signature(found, len(metadata.class_names), path)
+    inputs, outputs = _check_signature(found, len(metadata.class_names), path)
+    if (inputs, outputs) != ("image", "probabilities"):
+        message = f"expected the names image and probabilities, found {inputs!a} and {outputs!a}"
+        raise ArtifactError("E412", message, path=path)
     _check_seal(path, content)
     return OnnxFile(path=path, content=content, metadata=metadata)
+
+
+def read_foreign(path: Path, *, classes: int) -> ForeignFile:
+    """Read and judge a file that `mnv2tl export` did not write.
+
+    Args:
+        path: An .onnx file from pixels uint8 (N, H, W, 3) to float32 (N, classes), whatever
+            their names.
+        classes: How many class names there are for it.
+
+    Raises:
+        ArtifactError: It is no .onnx file (E410), or larger than `MAX_BYTES`, malformed, or holds
+            what is not allowed (E412).
+    """
+    content = _read_content(path)
+    found = _judge(content, None, path)
+    name, _ = _check_signature(found, classes, path)
+    height, width, _ = found.inputs[name][1][1:]
+    return ForeignFile(path=path, content=content, sides_px=(height, width))
+
+
+def _judge(content: bytes, operators: frozenset[str] | None, path: Path) -> _Found:
+    try:
+        return _Walk(operators).walk_model(memoryview(content))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError("E412", f"not allowed or malformed: {error}", path=path) from error
 
 
 def _read_content(path: Path) -> bytes:
@@ -96,21 +135,17 @@ def _read_content(path: Path) -> bytes:
     return content
 
 
-def _check_signature(found: _Found, classes: int, path: Path) -> None:
+def _check_signature(found: _Found, classes: int, path: Path) -> tuple[str, str]:
+    """Return the names of the one input and the one output, if their types and shapes are right."""
     inputs = {name: each for name, each in found.inputs.items() if name not in found.initializers}
-    outputs = found.outputs
-    is_ours = (
-        inputs.keys() == {"image"}
-        and outputs.keys() == {"probabilities"}
-        and inputs["image"][0] == _UINT8
-        and len(inputs["image"][1]) == 4
-        and inputs["image"][1][3] == 3
-        and outputs["probabilities"][0] == _FLOAT
-        and outputs["probabilities"][1][1:] == [classes]
-    )
-    if not is_ours:
-        message = "expected input image, uint8 (N, H, W, 3), and output probabilities, float32 "
-        raise ArtifactError("E412", message + f"(N, {classes})", path=path)
+    if len(inputs) == len(found.outputs) == 1:
+        ((name, (kind, sides)),) = inputs.items()
+        ((output, (output_kind, output_sides)),) = found.outputs.items()
+        takes_pixels = kind == _UINT8 and len(sides) == 4 and sides[3] == 3
+        if takes_pixels and output_kind == _FLOAT and output_sides[1:] == [classes]:
+            return name, output
+    message = "expected one input, uint8 (N, H, W, 3), and one output, float32 "
+    raise ArtifactError("E412", message + f"(N, {classes})", path=path)
 
 
 def _check_seal(path: Path, content: bytes) -> None:
@@ -128,51 +163,60 @@ def _check_seal(path: Path, content: bytes) -> None:
         raise ArtifactError("E413", message, path=path)
 
 
-def _walk_model(message: memoryview) -> _Found:
-    found = _Found()
-    for number, value in read_fields(message):
-        match number:
-            case 7:
-                found.has_graph = True
-                _walk_graph(read_message(value), found)
-            case 8:
-                _check_domain(_text_of(read_message(value), 1), "operator set")
-            case 14:
-                entry = read_message(value)
-                found.texts[_text_of(entry, 1)] = _text_of(entry, 2)
-            case 20 | 25:
-                raise ValueError("training parts and functions are not allowed")
-    if not found.has_graph:
-        raise ValueError("there is no graph")
-    return found
+class _Walk:
+    """Goes through a model once.
 
+    Args:
+        operators: Those that are allowed; None for all of ONNX's own set.
+    """
 
-def _walk_graph(message: memoryview, found: _Found) -> None:
-    for number, value in read_fields(message):
-        match number:
-            case 1:
-                _check_node(read_message(value))
-            case 5:
-                found.initializers.add(_check_tensor(read_message(value)))
-            case 11:
-                name, info = _read_value_info(read_message(value))
-                found.inputs[name] = info
-            case 12:
-                name, info = _read_value_info(read_message(value))
-                found.outputs[name] = info
-            case 15:
-                raise ValueError("sparse tensors are not allowed")
+    def __init__(self, operators: frozenset[str] | None) -> None:
+        self.operators = operators
+        self.found = _Found()
 
+    def walk_model(self, message: memoryview) -> _Found:
+        """Return what is in a model; a `ValueError` says what is not allowed."""
+        for number, value in read_fields(message):
+            match number:
+                case 7:
+                    self.found.has_graph = True
+                    self._walk_graph(read_message(value))
+                case 8:
+                    _check_domain(_text_of(read_message(value), 1), "operator set")
+                case 14:
+                    entry = read_message(value)
+                    self.found.texts[_text_of(entry, 1)] = _text_of(entry, 2)
+                case 20 | 25:
+                    raise ValueError("training parts and functions are not allowed")
+        if not self.found.has_graph:
+            raise ValueError("there is no graph")
+        return self.found
 
-def _check_node(message: memoryview) -> None:
-    operator = _text_of(message, 4)
-    for number, value in read_fields(message):
-        if number == 7:
-            _check_domain(read_text(value), "operator")
-        elif number == 5:
-            _check_attribute(read_message(value))
-    if operator not in OPERATORS:
-        raise ValueError(f"the operator {operator!a} is not allowed")
+    def _walk_graph(self, message: memoryview) -> None:
+        for number, value in read_fields(message):
+            match number:
+                case 1:
+                    self._check_node(read_message(value))
+                case 5:
+                    self.found.initializers.add(_check_tensor(read_message(value)))
+                case 11:
+                    name, info = _read_value_info(read_message(value))
+                    self.found.inputs[name] = info
+                case 12:
+                    name, info = _read_value_info(read_message(value))
+                    self.found.outputs[name] = info
+                case 15:
+                    raise ValueError("sparse tensors are not allowed")
+
+    def _check_node(self, message: memoryview) -> None:
+        operator = _text_of(message, 4)
+        for number, value in read_fields(message):
+            if number == 7:
+                _check_domain(read_text(value), "operator")
+            elif number == 5:
+                _check_attribute(read_message(value))
+        if self.operators is not None and operator not in self.operators:
+            raise ValueError(f"the operator {operator!a} is not allowed")
 
 
 def _check_attribute(message: memoryview) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -60,3 +61,12 @@ def write_model(
     image = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ("N", "H", "W", 3))
     output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ("N", classes))
     return writer.model([image], output, metadata=metadata)
+
+
+def replace_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Return an .onnx file with other texts in it, equal for equal ones."""
+    model = onnx.load_from_string(content)
+    del model.metadata_props[:]
+    helper.set_model_props(model, dict(sorted(metadata.items())))
+    replaced: bytes = model.SerializeToString(deterministic=True)
+    return replaced

@@ -1,4 +1,4 @@
-"""From paths on the command line to one answer per picture, going on after a bad one."""
+"""From paths or stdin to one answer per picture, going on after a bad one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import images
+from mnv2tl import image_headers, images
 from mnv2tl.images import UnreadableImageError
+from mnv2tl.parallel import map_ordered
 from mnv2tl_export.classifier import Classifier
 from mnv2tl_export.defaults import TOP
 
@@ -21,12 +22,27 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 """What is taken from a folder; a file that is named itself is judged by its content alone."""
 
 
+STDIN = "-"
+"""Names stdin among paths, and in an answer the picture that came from there."""
+
+
+_Read = tuple[Path, NDArray[np.uint8] | UnreadableImageError]
+
+
+@dataclass(frozen=True, slots=True)
+class Piped:
+    """A picture that came through stdin."""
+
+    content: bytes
+    """Its file's bytes; of one above `images.MAX_FILE_BYTES` the beginning."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a model says about one file."""
+    """What a model says about one picture."""
 
     path: Path
-    """As it was given, or found in a folder."""
+    """As it was given, or found in a folder; `-` for a picture from stdin."""
     top: tuple[tuple[str, float], ...] = ()
     """The most likely classes with their probabilities, the likeliest first."""
     is_rejected: bool = False
@@ -58,18 +74,19 @@ class Answer:
         }
 
 
-def list_files(paths: Iterable[str], *, stdin: IO[bytes] | None = None) -> list[Path]:
-    """Return the files that paths name, in order.
+def list_files(paths: Iterable[str], *, stdin: IO[bytes] | None = None) -> list[Path | Piped]:
+    """Return the pictures that paths name, in order.
 
     Args:
         paths: Files; folders, of which pictures by `SUFFIXES` are taken at any depth, sorted,
-            without hidden ones; and `-`, for paths from stdin: one a line, or ended by NUL.
+            without hidden ones; and `-` for stdin, which is a picture if it begins as one, and
+            else paths: one a line, or ended by NUL.
         stdin: Where `-` reads; None for the process' own.
     """
-    files: list[Path] = []
+    files: list[Path | Piped] = []
     for path in paths:
-        if path == "-":
-            files += list_files(_read_paths(stdin or sys.stdin.buffer))
+        if path == STDIN:
+            files += _read_stdin(stdin or sys.stdin.buffer)
         elif os.path.isdir(path):
             files += sorted(_walk(path))
         else:
@@ -79,13 +96,13 @@ def list_files(paths: Iterable[str], *, stdin: IO[bytes] | None = None) -> list[
 
 def predict_files(
     classifier: Classifier,
-    files: Sequence[Path],
+    files: Sequence[Path | Piped],
     *,
     top: int = TOP,
     reject_below: float = 0.0,
     max_pixels: int = images.MAX_PIXELS,
 ) -> Iterator[Answer]:
-    """Yield an answer per file, in order; a file that cannot be read gets one too.
+    """Yield an answer per picture, in order; one that cannot be read gets one too.
 
     Args:
         classifier: Asked in batches of its own size.
@@ -94,8 +111,16 @@ def predict_files(
         reject_below: An answer whose best probability is lower has no label.
         max_pixels: Largest picture that is decoded.
     """
-    waiting: list[tuple[Path, NDArray[np.uint8] | UnreadableImageError]] = []
-    for item in images.read_many(files, classifier.image_px, max_pixels=max_pixels):
+
+    def read_one(file: Path | Piped) -> _Read:
+        path = Path(STDIN) if isinstance(file, Piped) else file
+        try:
+            return path, images.resize(_read_pixels(file, max_pixels), classifier.image_px)
+        except UnreadableImageError as error:
+            return path, error
+
+    waiting: list[_Read] = []
+    for item in map_ordered(read_one, files):
         waiting.append(item)
         if len(waiting) >= classifier.batch_size:
             yield from _answer(classifier, waiting, top, reject_below)
@@ -103,9 +128,18 @@ def predict_files(
     yield from _answer(classifier, waiting, top, reject_below)
 
 
+def _read_pixels(file: Path | Piped, max_pixels: int) -> NDArray[np.uint8]:
+    if not isinstance(file, Piped):
+        return images.read(file, max_pixels=max_pixels)
+    if len(file.content) > images.MAX_FILE_BYTES:
+        message = f"too large: more than {images.MAX_FILE_BYTES:,} bytes"
+        raise UnreadableImageError("too-large", message)
+    return images.decode(file.content, max_pixels=max_pixels).pixels
+
+
 def _answer(
     classifier: Classifier,
-    batch: Sequence[tuple[Path, NDArray[np.uint8] | UnreadableImageError]],
+    batch: Sequence[_Read],
     top: int,
     reject_below: float,
 ) -> Iterator[Answer]:
@@ -132,9 +166,22 @@ def _walk(folder: str) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _read_paths(stdin: IO[bytes]) -> list[str]:
-    content = stdin.read()
+def _read_stdin(stdin: IO[bytes]) -> list[Path | Piped]:
+    content = stdin.read(images.MAX_FILE_BYTES + 1)
+    if _is_picture(content):
+        return [Piped(content)]
+    content += stdin.read()
     separator = b"\0" if b"\0" in content else b"\n"
     lines = (line.removesuffix(b"\r") for line in content.split(separator))
+    paths = [os.fsdecode(line) for line in lines if line]
     # A dash in the list is a file's name: stdin is read once.
-    return [f"./{path}" if path == "-" else path for path in map(os.fsdecode, lines) if path]
+    return list_files(f"./{path}" if path == STDIN else path for path in paths)
+
+
+def _is_picture(content: bytes) -> bool:
+    """Return whether bytes begin as a picture of any format; paths never do."""
+    name = image_headers.format_of(content)
+    if name == "BMP":
+        # So may a path begin, but its header has numbers of four bytes, and no path is empty.
+        return b"\0\0" in content[:18]
+    return content.startswith(b"RIFF") if name == "WEBP" else name is not None

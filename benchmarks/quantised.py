@@ -1,0 +1,188 @@
+"""float16 and 8 bits beside float32: size, accuracy and latency of every recipe on one run.
+
+Tried are the recipes of `mnv2tl_export.onnx_int8` and what they were chosen over: all weights in
+8 bits (wrong on processors without VNNI, which this cannot show on one that has it), one scale per
+tensor, no layer left out. Calibration pictures come from the training split, all figures from the
+validation split, pictures resized by Pillow. The models are asked in turn, round after round; the
+first call of each turn is not counted.
+
+    KERAS_BACKEND=jax python -m benchmarks.quantised RUN
+
+Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import record
+from mnv2tl.checkpoint import load_run
+from mnv2tl.metrics import log_loss, top1_accuracy
+from mnv2tl.progress import track
+from mnv2tl_export.artifacts import Workshop
+from mnv2tl_export.onnx_fp16 import convert_fp16
+from mnv2tl_export.onnx_int8 import CALIBRATION_IMAGES, RECIPES
+from mnv2tl_export.onnx_quantise import quantise
+from mnv2tl_export.runtime import open_session
+from mnv2tl_export.source import Source, open_source
+
+OTHERS = (
+    replace(RECIPES[0], name="no layer left out", float_convolutions=0),
+    replace(RECIPES[0], name="all 8 bits", seven_bits=False),
+    replace(
+        RECIPES[0], name="all 8 bits, no layer left out", seven_bits=False, float_convolutions=0
+    ),
+    replace(RECIPES[0], name="per tensor", per_channel=False),
+)
+"""Recipes that the search does not try."""
+BATCHES, THREADS = (1, 16), (1, 2)
+
+Pixels = NDArray[np.uint8]
+
+
+def make_models(source: Source) -> dict[str, bytes]:
+    """Return name -> ONNX file."""
+    with tempfile.TemporaryDirectory() as folder:
+        float32 = Workshop(source, Path(folder), via="native", accuracy_budget=1.0).float32
+    calibration = source.pictures("train", at_most=CALIBRATION_IMAGES)
+    pixels = np.concatenate(list(calibration.resized_chunks()))
+    models = {"float32": float32, "float16": convert_fp16(float32)}
+    recipes = (*RECIPES, *OTHERS)
+    for recipe in track(recipes, "quantise", total=len(recipes), unit="recipes"):
+        models[f"int8, {recipe.name}"] = quantise(float32, recipe, pixels)
+    return models
+
+
+def measure_answers(
+    models: Mapping[str, bytes], pixels: Pixels, labels: NDArray[np.int64]
+) -> dict[str, dict[str, float]]:
+    """Return bytes, accuracy, log loss and the largest difference from float32 of each model."""
+    rows = {}
+    expected = _ask(models["float32"], pixels)
+    for name, content in models.items():
+        answers = _ask(content, pixels)
+        difference = np.abs(answers - expected)
+        rows[name] = {
+            "bytes": len(content),
+            "accuracy": top1_accuracy(answers, labels),
+            "loss": log_loss(answers, labels),
+            "max_abs_diff": float(difference.max()),
+            "mean_abs_diff": float(difference.mean()),
+            "top1_agreement": top1_accuracy(answers, expected.argmax(axis=1)),
+        }
+    return rows
+
+
+def time_models(
+    models: Mapping[str, bytes], pixels: Pixels, *, rounds: int, calls: int
+) -> dict[str, dict[str, float]]:
+    """Return the median latency in ms of each model, by batch size and threads."""
+    rows: dict[str, dict[str, float]] = {name: {} for name in models}
+    for threads in THREADS:
+        sessions = {name: open_session(each, threads=threads) for name, each in models.items()}
+        for batch in BATCHES:
+            shown = {"image": np.resize(pixels, (batch, *pixels.shape[1:]))}
+            seconds: dict[str, list[float]] = {name: [] for name in models}
+            turns = itertools.product(range(rounds), sessions.items())
+            what = f"batch {batch}, {threads} threads"
+            for number, (name, session) in track(
+                turns, what, total=rounds * len(sessions), unit="turns"
+            ):
+                taken = [_time(session, shown) for _ in range(calls + 1)]
+                seconds[name] += taken[1:] if number else []  # the first round warms up
+            for name, values in seconds.items():
+                p50 = 1000 * statistics.median(values)
+                rows[name][f"p50_ms_batch_{batch}_threads_{threads}"] = p50
+    return rows
+
+
+def _time(session: Any, shown: dict[str, Pixels]) -> float:
+    start = time.perf_counter()
+    session.run(None, shown)
+    return time.perf_counter() - start
+
+
+def _ask(content: bytes, pixels: Pixels) -> NDArray[np.float32]:
+    session = open_session(content)
+    chunks = [pixels[start : start + 16] for start in range(0, len(pixels), 16)]
+    return np.concatenate([session.run(None, {"image": chunk})[0] for chunk in chunks])
+
+
+@click.command(help=record.help_text(__doc__))
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the images, if it moved.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=record.RESULTS / "quantised.json",
+    show_default="benchmarks/results/quantised.json",
+    help="JSON file.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(2),
+    default=20,
+    show_default=True,
+    help="Turns of each model; the first is not counted.",
+)
+@click.option(
+    "--calls",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Counted calls in one turn.",
+)
+def main(run: Path, data: Path | None, out: Path, rounds: int, calls: int) -> None:
+    """Measure and write the figures."""
+    source = open_source(load_run(run), data=data)
+    models = make_models(source)
+    pictures = source.pictures("val")
+    pixels = np.concatenate(list(pictures.resized_chunks()))
+    labels = np.array([entry.label for entry in pictures.entries], np.int64)
+    answers = measure_answers(models, pixels, labels)
+    latencies = time_models(models, pixels, rounds=rounds, calls=calls)
+    slow = latencies["float32"]
+    rows: list[dict[str, Any]] = [
+        {
+            "model": name,
+            **answers[name],
+            **latencies[name],
+            "speed": {key: slow[key] / value for key, value in latencies[name].items()},
+        }
+        for name in models
+    ]
+    figures = {
+        "data": source.root.name,
+        "image_px": source.config["image_px"],
+        "alpha": source.config["alpha"],
+        "val_images": len(labels),
+        "calibration_images": CALIBRATION_IMAGES,
+        "rounds": rounds,
+        "calls": calls,
+        "rows": rows,
+    }
+    record.write(out, figures)
+    for row in rows:
+        speed = row["speed"]["p50_ms_batch_16_threads_2"]
+        line = f"{row['model']:36} {row['bytes']:>9,} bytes  accuracy {row['accuracy']:.4f}  "
+        line += f"loss {row['loss']:.4f}  largest difference {row['max_abs_diff']:.3f}  "
+        click.echo(line + f"x{speed:.2f} at batch 16, 2 threads")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Write a bundle's README: what the files take and give, and programs that use them.
+
+The text is `bundle_readme.md` beside this module. `@@{name}` in it is filled in; what lies between
+`<!-- if name -->` and `<!-- end -->` stays only if such an artifact is in the bundle. The programs
+are run by the tests as they stand in the README.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mnv2tl_export.metadata import Metadata
+from mnv2tl_export.parity import Parity
+
+_LINE_LENGTH = 100
+_PART = re.compile(r"<!-- if (\w+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
+# All ASCII punctuation may be escaped (CommonMark 0.31, 2.4); these characters never mean anything.
+_MARKDOWN = re.compile(r"(?![-,'()/+=;%])([!-/:-@\[-`{-~])")
+
+
+class _Template(string.Template):
+    """Leaves `$`, `@` and braces to the programs."""
+
+    delimiter = "@@"
+
+
+def write_readme(
+    metadata: Metadata, artifacts: Sequence[Mapping[str, Any]], parities: Sequence[Parity]
+) -> str:
+    """Return the text of README.md, equal for equal arguments.
+
+    Args:
+        metadata: What travels in the artifacts.
+        artifacts: `format`, `path`, `bytes`, `sha256` and `passed` of each, as in bundle.json;
+            those that did not pass are left out.
+        parities: What the gate found, in the same order.
+    """
+    published = [
+        (artifact, parity)
+        for artifact, parity in zip(artifacts, parities, strict=True)
+        if artifact["passed"]
+    ]
+    onnx = [artifact for artifact, _ in published if artifact["path"].endswith(".onnx")]
+    formats = {artifact["format"] for artifact, _ in published}
+    parts = {
+        "onnx": bool(onnx),
+        "int8": "onnx-int8" in formats,
+        "savedmodel": "savedmodel" in formats,
+    }
+    text = (
+        importlib.resources.files("mnv2tl_export").joinpath("bundle_readme.md").read_text("utf-8")
+    )
+    text = _PART.sub(lambda part: part[2] if parts[part[1]] else "", text)
+    names = metadata.class_names
+    return _Template(text).substitute(
+        classes=len(names),
+        image_px=metadata.image_px,
+        artifact_rows="\n".join(_describe(*pair) for pair in published),
+        temperature=_describe_temperature(metadata.temperature),
+        accuracy=_describe_accuracy(metadata.val_accuracy),
+        model=onnx[0]["path"] if onnx else "",
+        sha256_lines="\n".join(f"{each['sha256']}  {each['path']}" for each in onnx),
+        javascript_names=_wrap(json.dumps(name) for name in names),
+        cpp_names=_wrap(map(quote_cpp, names)),
+        class_rows="\n".join(f"| {n} | {escape_markdown(each)} |" for n, each in enumerate(names)),
+        weights_name=escape_markdown(metadata.base_weights["name"]),
+        weights_licence=escape_markdown(metadata.base_weights["licence"]),
+        versions=", ".join(f"{name} {each}" for name, each in sorted(metadata.versions.items())),
+    )
+
+
+def escape_markdown(text: str) -> str:
+    r"""Return Markdown that shows a text as it is, in one line; what cannot be seen as an escape.
+
+    >>> escape_markdown("a|b\n<i>")
+    'a\\|b\\\\n\\<i\\>'
+    """
+    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return _MARKDOWN.sub(r"\\\1", shown)
+
+
+def quote_cpp(text: str) -> str:
+    r"""Return a C++ literal of a text in UTF-8, in plain ASCII.
+
+    >>> print(quote_cpp('say "é"'))
+    "say \"\303\251\""
+    """
+    # Three octal digits end by themselves; a question mark could begin a trigraph.
+    return '"' + "".join(map(_quote_byte, text.encode("utf-8"))) + '"'
+
+
+def _quote_byte(byte: int) -> str:
+    character = chr(byte)
+    if character in '"\\?':
+        return "\\" + character
+    return character if " " <= character <= "~" else f"\\{byte:03o}"
+
+
+def _wrap(literals: Iterable[str]) -> str:
+    """Return literals in lines, each with a comma behind it."""
+    lines = [""]
+    for literal in literals:
+        if lines[-1] and len(lines[-1]) + len(literal) + 4 > _LINE_LENGTH:
+            lines.append("")
+        lines[-1] += f"{' ' if lines[-1] else '  '}{literal},"
+    return "\n".join(lines)
+
+
+def _describe(artifact: Mapping[str, Any], parity: Parity) -> str:
+    figures = parity.figures
+    cells = (
+        f"`{artifact['path']}`",
+        artifact["format"],
+        f"{artifact['bytes']:,}",
+        _show_share(figures["val_accuracy"], figures["val_accuracy_interval"]),
+        f"{figures['max_abs_diff']:.1g}",
+        f"{figures['pixels_max_abs_diff']:g}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _describe_temperature(temperature: float | None) -> str:
+    if temperature is None:
+        return "The probabilities are not calibrated: no temperature is in the graph."
+    return (
+        f"The probabilities are calibrated: logits are divided by {temperature:.4g}, a temperature "
+        "fitted on the validation pictures."
+    )
+
+
+def _describe_accuracy(val_accuracy: Mapping[str, Any]) -> str:
+    share = _show_share(val_accuracy["accuracy"], val_accuracy["interval"])
+    return (
+        f"Validation accuracy: {share}, of {val_accuracy['images']:,} pictures that the training "
+        "did not learn from, though the best epoch was chosen by them."
+    )
+
+
+def _show_share(share: float, interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{100 * share:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"

@@ -1,0 +1,134 @@
+"""Run an ONNX file that mnv2tl did not export: in another process, with little memory.
+
+It is judged like a file of ours first: nothing outside of the file, no sub-graphs. What it makes
+of pixels is its own affair; nothing here vouches for its answers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2tl import images
+from mnv2tl.errors import ArtifactError, Mnv2tlError, ResultError
+from mnv2tl_export.child import Child, ChildEndedError, Message
+from mnv2tl_export.defaults import BATCH_SIZE
+from mnv2tl_export.onnx_file import ForeignFile, read_foreign
+
+MEMORY_BYTES = 4 * 2**30
+"""Address space of the process; onnxruntime alone takes about one GiB of it."""
+DEFAULT_PX = 224
+_MAX_NAMES_BYTES = 2**20
+
+
+class ForeignClassifier:
+    """A foreign model, opened once and asked often; close it, or use it as a context.
+
+    Args:
+        path: An .onnx file from pixels uint8 (N, H, W, 3) to float32 (N, classes).
+        class_names: Names of the classes, in the order of its answers.
+        batch_size: Pictures that are computed at once.
+        threads: Threads of one computation; None for one per core.
+
+    Raises:
+        ArtifactError: The file is refused (E410, E412).
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        class_names: Sequence[str],
+        *,
+        batch_size: int = BATCH_SIZE,
+        threads: int | None = None,
+    ) -> None:
+        file = read_foreign(Path(path), classes=len(class_names))
+        self.class_names = tuple(class_names)
+        self.batch_size = batch_size
+        self.image_px = _choose_px(file)
+        self._path = file.path
+        self._child = Child("mnv2tl_export.onnx_child", memory_bytes=MEMORY_BYTES)
+        content = np.frombuffer(file.content, np.uint8)
+        try:
+            self._ask("open", content=content, threads=threads)
+        except Mnv2tlError:
+            self.close()
+            raise
+
+    def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Return the answers to pixels (px, px, 3), as Pillow resized them; shape (n, classes).
+
+        Raises:
+            ArtifactError: The model cannot be run, or takes more than `MEMORY_BYTES` (E412).
+            ResultError: An answer is not finite (E602).
+        """
+        answers = [np.zeros((0, len(self.class_names)), np.float32)]
+        for start in range(0, len(pictures), self.batch_size):
+            pixels = [
+                images.resize(each, self.image_px) for each in pictures[start:][: self.batch_size]
+            ]
+            found = self._ask("predict", pixels=np.stack(pixels)).arrays["answers"]
+            if found.shape != (len(pixels), len(self.class_names)):
+                message = f"it gives an output of shape {found.shape}"
+                raise ArtifactError("E412", message, path=self._path)
+            if not np.isfinite(found).all():
+                raise ResultError("E602", "an answer is not finite", path=self._path)
+            answers.append(found)
+        return np.concatenate(answers)
+
+    def close(self) -> None:
+        """End the process."""
+        self._child.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        self.close()
+
+    def _ask(
+        self, what: str, *, threads: int | None = None, **arrays: NDArray[np.uint8]
+    ) -> Message:
+        try:
+            return self._child.ask(what, arrays=arrays, threads=threads)
+        except ChildEndedError as error:
+            message = f"the process that ran it, in at most {MEMORY_BYTES >> 30} GiB, ended with "
+            message += f"{error.returncode}: {error.last_words}"
+            raise ArtifactError("E412", message, path=self._path) from error
+        except Mnv2tlError as error:
+            raise ArtifactError("E412", error.message, path=self._path) from error
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Return the names in a text file, UTF-8, one a line.
+
+    Raises:
+        ArtifactError: It cannot be read, or holds no names (E410).
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_NAMES_BYTES)
+        names = tuple(line.strip() for line in content.decode("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(
+            "E410", f"not a text file of class names: {error}", path=path
+        ) from error
+    names = tuple(name for name in names if name)
+    if not names:
+        raise ArtifactError("E410", "there is no class name", path=path, fix="write one a line")
+    return names
+
+
+def _choose_px(file: ForeignFile) -> int:
+    height, width = file.sides_px
+    if height != width:
+        message = f"it takes pictures of {height} by {width}; only squares are made here"
+        raise ArtifactError("E412", message, path=file.path)
+    return height or DEFAULT_PX

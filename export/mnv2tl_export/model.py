@@ -1,0 +1,105 @@
+"""What an opened model is asked, whatever runs it."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2tl import images
+from mnv2tl.errors import ArtifactError, ResultError
+from mnv2tl_export import golden
+from mnv2tl_export.golden import SelfTest
+from mnv2tl_export.metadata import Metadata
+
+Image = str | os.PathLike[str] | NDArray[np.uint8]
+"""A picture: its file, or its pixels, RGB (h, w, 3) from 0 to 255."""
+
+
+class Model(abc.ABC):
+    """An exported model, opened once and asked often, from several threads if need be.
+
+    Args:
+        path: Where it lies.
+        metadata: What travels with it.
+        batch_size: Pictures that are computed at once.
+    """
+
+    def __init__(self, path: Path, metadata: Metadata, *, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+        self.path = path
+        self.metadata = metadata
+        self.batch_size = batch_size
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the probabilities."""
+        return self.metadata.class_names
+
+    @property
+    def image_px(self) -> int:
+        """Side that pictures are resized to, in pixels."""
+        return self.metadata.image_px
+
+    def __call__(self, pictures: Sequence[Image]) -> NDArray[np.float32]:
+        """Return the probabilities of each class for each picture.
+
+        Pillow resizes them, by the same rule as the graph and faster.
+
+        Args:
+            pictures: Files or pixels, of any sizes.
+
+        Returns:
+            Shape (n, classes), rows summing to 1, classes in the order of `class_names`.
+
+        Raises:
+            UnreadableImageError: A file is no picture that can be read.
+            ArtifactError: As for `predict_pixels`; ResultError and MachineError too.
+            ValueError: Pixels have another type or shape.
+        """
+        answers = [np.zeros((0, len(self.class_names)), np.float32)]
+        for start in range(0, len(pictures), self.batch_size):
+            batch = pictures[start : start + self.batch_size]
+            answers.append(self.predict_pixels(np.stack([self._resize(each) for each in batch])))
+        return np.concatenate(answers)
+
+    def predict_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probabilities for pixels (n, h, w, 3) of one size; the graph resizes them.
+
+        Raises:
+            ArtifactError: The model cannot be run (E412).
+            ResultError: A probability is not finite (E602).
+            MachineError: There is too little memory (E505).
+        """
+        probabilities = self._run(pixels)
+        if probabilities.shape != (len(pixels), len(self.class_names)):
+            message = f"it gives an output of shape {probabilities.shape}"
+            raise ArtifactError("E412", message, path=self.path)
+        if not np.isfinite(probabilities).all():
+            fix = "export it again, and compare its SHA-256 with bundle.json"
+            message = "a probability is not finite"
+            raise ResultError("E602", message, path=self.path, fix=fix)
+        return probabilities
+
+    def selftest(self) -> SelfTest:
+        """Ask about the picture that travels with the model; see `golden.check`.
+
+        Raises:
+            ValueError: The picture or its probabilities are damaged.
+        """
+        return golden.check(self.metadata.selftest, self.predict_pixels, image_px=self.image_px)
+
+    @abc.abstractmethod
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return what the model gives for pixels (n, h, w, 3), as it gives it."""
+
+    def _resize(self, picture: Image) -> NDArray[np.uint8]:
+        if isinstance(picture, np.ndarray):
+            return images.resize(picture, self.image_px)
+        return images.read_resized(picture, self.image_px)
