@@ -6,6 +6,7 @@ skipped, and nox says so. Words behind `--` go to the program that the session r
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import zipfile
@@ -25,7 +26,7 @@ _MAIN = _THIS if _THIS in PYTHONS else PYTHONS[0]
 # Newest Python and newest JAX come together; TensorFlow's wheels lag behind both.
 _TESTS = dict.fromkeys([*(f"tests-{_MAIN}({name})" for name in BACKENDS), "tests-3.13(jax)"])
 nox.options.sessions = [
-    *("lint", "types", *_TESTS, "deploy", "node", "old_onnxruntime", "wheel", "notebook")
+    *("lint", "types", *_TESTS, "both", "deploy", "node", "old_onnxruntime", "wheel", "notebook")
 ]
 
 # These need neither Keras nor a backend, and neither does what they test.
@@ -33,6 +34,8 @@ _DEPLOY_TESTS = (
     *("imports", "store", "images", "image_headers", "parallel", "progress"),
     *("deploy", "export_readme"),
 )
+# What reaches TensorFlow from JAX, or must not.
+_BOTH_TESTS = ("backend", "export_saved_model", "export_tf2onnx", "export_formats")
 # Of September 2024; it takes the same NumPy as the newest one.
 _OLD_ONNXRUNTIME = "onnxruntime==1.19.2"
 
@@ -72,8 +75,17 @@ def types(session: nox.Session) -> None:
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def tests(session: nox.Session, backend: str) -> None:
     """Run the tests on one Python and one backend."""
-    session.install("-e", f".[{backend},fast,test]")
+    extras = "savedmodel" if backend == "tensorflow" else backend
+    session.install("-e", f".[{extras},fast,test]")
     session.run("pytest", *session.posargs, env={"KERAS_BACKEND": backend})
+
+
+@nox.session
+def both(session: nox.Session) -> None:
+    """Export from Keras on JAX to what TensorFlow writes, where both are installed."""
+    session.install("-e", ".[jax,savedmodel,fast,test]")
+    files = [f"tests/test_{name}.py" for name in _BOTH_TESTS]
+    session.run("pytest", *files, *session.posargs, env={"KERAS_BACKEND": "jax"})
 
 
 @nox.session(venv_backend="uv")
@@ -156,6 +168,28 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Look at a report in Chromium: quiet, without overflow, accessible."""
+    if not (os.environ.get("MNV2TL_TEST_BROWSER") or shutil.which("chromium")):
+        session.skip("there is no chromium; MNV2TL_TEST_BROWSER may name one")
+    session.install("-e", ".[jax,fast,test]", "playwright>=1.50")
+    env = {}
+    if shutil.which("npm"):
+        folder = str(Path(session.create_tmp()).resolve())
+        options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder)
+        session.run("npm", "install", *options, "axe-core", external=True, silent=True)
+        env["MNV2TL_TEST_AXE"] = f"{folder}/node_modules/axe-core/axe.min.js"
+    session.run("pytest", "tests/test_report_browser.py", *session.posargs, env=env)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Kill every writer at every system call, kill trainings, damage files; takes an hour."""
+    session.install("-e", ".[jax,fast]")
+    session.run("python", "-m", "benchmarks.faults", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run one benchmark on both backends' packages: `nox -s bench -- NAME`."""
     names = sorted(path.stem for path in Path("benchmarks").glob("[!_]*.py"))
@@ -189,7 +223,10 @@ def _check_content(session: nox.Session, file: Path) -> None:
     """End the session if the wheel lacks data files, or ships what is no package of ours."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
-    data = {"mnv2tl/py.typed", "mnv2tl/stamps.json", "mnv2tl_export/bundle_readme.md"}
+    data = {
+        *("mnv2tl/py.typed", "mnv2tl/stamps.json", "mnv2tl_export/bundle_readme.md"),
+        *("mnv2tl/report/templates/report.css", "mnv2tl/report/templates/report.html.j2"),
+    }
     missing = data - set(names)
     foreign = [name for name in names if not name.startswith("mnv2tl")]
     if missing or foreign:

@@ -115,6 +115,35 @@ def end_to_end_table(found: Sequence[dict[str, Any]]) -> str:
     return f"{markdown(head, rows)}\n\n{_origin(found[0])}"
 
 
+def roads_table(found: Sequence[dict[str, Any]]) -> str:
+    """Return size, differences and latency of the ONNX file of each road."""
+    result = found[0]
+    settings = [
+        f"{each['threads']} thread{'s' * (each['threads'] > 1)}, batch {each['batch']}"
+        for each in result["roads"]["native"]["latency"]
+    ]
+    rows = []
+    for name, label in _ROADS.items():
+        row = result["roads"].get(name)
+        if row is None:
+            continue
+        if "error" in row:
+            rows.append((label, f"`{row['error']}`", *["-"] * (4 + len(settings))))
+            continue
+        cells = ["-"] * 5
+        if "bytes" in row:
+            made = f"{row['seconds']:.1f} s" if "seconds" in row else "-"
+            differences = (row["max_logit_diff"], row["max_probability_diff"])
+            sizes = (str(row["nodes"]), f"{row['bytes'] / 1e6:.2f} MB", made)
+            cells = [*sizes, *(f"{each:.1e}" for each in differences)]
+        rows.append((label, *cells, *(_latency(each) for each in row["latency"])))
+    head = ("road", "nodes", "size", "written in", "logits", "probabilities", *settings)
+    text = f"{markdown(head, rows)}\n\n"
+    if result["native_against_tf2onnx"]:
+        text += f"{_between_roads(result['native_against_tf2onnx'])}\n\n"
+    return text + _origin(result, "onnxruntime", "tf2onnx", "jax2onnx")
+
+
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown.
 
@@ -139,6 +168,34 @@ def _ablation_cells(row: dict[str, Any] | None, *, is_default: bool) -> list[str
     return [first, f"{row['log_loss']:.3f}", seconds]
 
 
+_ROADS = {
+    "native": "`export`",
+    "tf2onnx": "`export --via tf2onnx`",
+    "keras-tensorflow": "`model.export`, Keras on TensorFlow",
+    "keras-jax": "`model.export`, Keras on JAX",
+    "native-network": "the first without resize, temperature and softmax",
+    "openvino": "the first, in OpenVINO",
+}
+"""Key in roads.json -> what the table calls it, in its order."""
+
+
+def _latency(row: dict[str, Any]) -> str:
+    low, high = row["against_native_interval"]
+    return f"{row['p50_ms']:.1f} ms, {row['against_native']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _between_roads(points: dict[str, list[dict[str, Any]]]) -> str:
+    words = []
+    for name, label in (("convolutions", "convolutions"), ("blocks", "ends of blocks")):
+        worst = max(points[name], key=lambda each: each["max"])
+        mean = max(each["mean"] for each in points[name])
+        words.append(
+            f"at {len(points[name])} {label} at most {worst['max']:.1e} (`{worst['name']}`, values "
+            f"up to {worst['largest_value']:.0f}), {mean:.1e} on average where it is most"
+        )
+    return f"The first two differ {'; '.join(words)}."
+
+
 def _ratio(comparison: dict[str, Any]) -> str:
     if comparison["error_ratio"] is None:
         return "-"
@@ -146,9 +203,9 @@ def _ratio(comparison: dict[str, Any]) -> str:
     return f"{comparison['error_ratio']:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _origin(result: dict[str, Any]) -> str:
+def _origin(result: dict[str, Any], *more: str) -> str:
     machine, versions = result["machine"], result["versions"]
-    names = ("keras", "jax", "tensorflow-cpu", "tensorflow", "openvino")
+    names = ("keras", "jax", "tensorflow-cpu", "tensorflow", "openvino", *more)
     listed = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
     return (
         f"{result['date']}, {machine['cores']} cores of {machine['processor']}, "
@@ -161,6 +218,7 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[dict[str, Any]]], str]]] = {
     "ablation": ("ablation", ablation_table),
     "backends": ("backends", backends_table),
     "end-to-end": ("end-to-end-", end_to_end_table),
+    "roads": ("roads", roads_table),
 }
 """Name of the marker -> how its result files begin, and what makes it."""
 

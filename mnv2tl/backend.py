@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 
 from mnv2tl.errors import MachineError, install_extra
+from mnv2tl.memory import keep_freed_memory
 
 BACKENDS = ("jax", "tensorflow")
 
@@ -51,6 +52,8 @@ def use_backend(name: str) -> None:
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
         raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
     os.environ["KERAS_BACKEND"] = name
+    if name == "jax":
+        keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if name == "tensorflow" and "tensorflow" not in sys.modules:
         with _without_start_up_notes():

@@ -30,8 +30,9 @@ class EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
         epoch: int,
         class_weights: NDArray[np.float32],
     ) -> None:
-        # Cached features are read at once; what has to be computed is computed ahead, in order.
-        super().__init__(workers=2 if source.space is None else 1, max_queue_size=4)
+        # No workers of Keras: with them the first epoch begins with what was left in the queue
+        # when the model was built, and so sees its batches in another order (Keras 3.15.1).
+        super().__init__()
         self.source, self.class_weights = source, class_weights
         self.entries = [entries[i] for i in order_of_epoch(config.seed, epoch, len(entries))]
         self.view = view_of_epoch(config, epoch)

@@ -11,12 +11,13 @@ run/
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import json
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 SAVE_PREFIX = "save-"
 """Start of the names of folders in which a checkpoint is being written."""
+
+_COLUMNS = " epoch phase loss accuracy val_loss val_accuracy seconds "
+"""Order of the columns of history.csv; others stand before them."""
 
 _START_KEYS = {"schema", "finished", "created", "config", "backend", "class_names", "weights"}
 _END_KEYS = {"history", "files", "temperature", "val_accuracy", "val_loss", "best_epoch"}
@@ -104,17 +108,18 @@ def load_run(folder: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        ArtifactError: It is no run folder (E410), of a newer schema (E404) or damaged (E412).
+        ArtifactError: It is no run folder (E410), of a newer schema (E404), damaged (E412), or
+            run.json has changed since it was written (E413).
     """
     path = folder / "run.json"
     try:
-        info = json.loads(path.read_bytes())
+        info = store.read_sealed_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         message = "unsupported model type; use a run folder, which holds run.json"
         raise ArtifactError("E410", message, path=folder) from error
     except OSError as error:
         raise store.machine_error(error, path) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError("E412", "not JSON", path=path) from error
     if not isinstance(info, dict) or not isinstance(info.get("schema"), int):
         raise ArtifactError("E412", "not a run.json of mnv2tl", path=path)
@@ -151,7 +156,8 @@ def write_keras(model: keras.Model, path: Path) -> str:
     try:
         with tempfile.TemporaryDirectory(prefix=SAVE_PREFIX, dir=path.parent) as folder:
             part = Path(folder) / path.name
-            model.save(part)
+            with _without_tensorflow():
+                model.save(part)
             content = part.read_bytes()
     except OSError as error:
         raise store.machine_error(error, path) from error
@@ -159,10 +165,37 @@ def write_keras(model: keras.Model, path: Path) -> str:
     return store.sha256_bytes(content)
 
 
+@contextlib.contextmanager
+def _without_tensorflow() -> Iterator[None]:
+    """Let Keras save without importing TensorFlow, unless the process has it already.
+
+    On JAX too, Keras asks of every object whether it is one of TensorFlow's, and imports TensorFlow
+    for the question where it is installed: 10 s (saving/serialization_lib.py, 3.15.1).
+    """
+    lazy_modules = sys.modules.get("keras.src.utils.module_utils")
+    tensorflow = getattr(lazy_modules, "tensorflow", None)
+    if tensorflow is None or "tensorflow" in sys.modules:
+        yield
+        return
+    known = tensorflow.__dict__.get("_available")  # None: not yet asked for
+    tensorflow._available = False
+    try:
+        yield
+    finally:
+        tensorflow._available = known
+
+
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the history as CSV with a header line."""
+    """Write the history as CSV with a header line.
+
+    Args:
+        path: Where it goes.
+        rows: At least one, with equal keys in any order: those of a resumed training come in part
+            from `state.json`, which sorts them.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
+    names = sorted(rows[0], key=lambda name: (_COLUMNS.find(f" {name} "), name))
+    writer = csv.DictWriter(text, names)
     writer.writeheader()
     writer.writerows(rows)
     store.write_bytes(path, text.getvalue().encode("ascii"))

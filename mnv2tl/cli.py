@@ -26,10 +26,11 @@ COMMANDS = {
         "Time the files of a bundle, and Keras, in turn.",
     ),
     "cache": ("mnv2tl.commands.cache:cache", "Look at the feature cache, or clear it."),
-    "demo": ("mnv2tl.commands.demo:demo", "Go the whole way on sample pictures."),
+    "demo": ("mnv2tl_export.demo_command:demo", "Go the whole way on sample pictures."),
     "evaluate": ("mnv2tl_export.evaluate_command:evaluate", "Measure a run or an ONNX file."),
     "export": ("mnv2tl_export.cli:export", "Turn a run into files that are deployed."),
     "predict": ("mnv2tl_export.cli:predict", "Classify pictures with an exported ONNX file."),
+    "report": ("mnv2tl.commands.report:report", "Write what a run learnt as one HTML file."),
     "samples": ("mnv2tl.commands.samples:samples", "List sample data sets, or fetch one."),
     "selftest": ("mnv2tl_export.cli:selftest", "Show that an exported file works here."),
     "train": ("mnv2tl.commands.train:train", "Train on a folder of images."),
@@ -42,6 +43,7 @@ EXTRAS = {
     "onnxruntime": "deploy",
     **dict.fromkeys(("tensorflow", "tf2onnx"), "savedmodel"),
     "skimage": "demo",
+    **dict.fromkeys(("jinja2", "markupsafe"), "report"),
 }
 """Optional package -> the extra that brings it."""
 

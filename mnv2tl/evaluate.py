@@ -68,6 +68,7 @@ def open_model(
         input_shape=(image_px, image_px, 3),
         scaling=scaling,
         activation=None,
+        to_save=False,
     )
     set_arrays(model, arrays)
     return functools.partial(_predict, model)

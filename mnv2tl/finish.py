@@ -93,7 +93,7 @@ def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: O
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "files": {"best.keras": digest},
     }
-    store.write_json(config.out / "run.json", info)
+    store.write_sealed_json(config.out / "run.json", info)
     return load_run(config.out)
 
 

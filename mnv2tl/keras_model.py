@@ -1,18 +1,22 @@
-"""Keras models made of stock layers from the list in `mobilenet`, and their weight arrays.
+"""Keras models of the layers listed in `mobilenet`, and their weight arrays.
 
-Every layer is created with zeros and then filled: random initialisers take 15 s on JAX for the
-whole network, and the values always come from somewhere else.
+They are made of stock layers, or to compute with of those of `jax_layers` where these are faster.
+
+Every layer is created with zeros that NumPy makes, and then filled: random initialisers take 15 s
+on JAX for the whole network, its own zeros one, and the values always come from somewhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2tl import backend
 from mnv2tl.mobilenet import (
     BATCH_NORM_EPSILON,
     BATCH_NORM_MOMENTUM,
@@ -34,6 +38,7 @@ def build_model(
     dropout: float = 0.0,
     seed: int = 0,
     activation: str | None = "softmax",
+    to_save: bool = True,
 ) -> keras.Model:
     """Return a Keras model of these layers and a new Dense layer, all weights zero.
 
@@ -46,21 +51,23 @@ def build_model(
         dropout: Share of pooled features that training drops.
         seed: Seed of what it drops.
         activation: `softmax` for probabilities, None for logits.
+        to_save: Take stock layers only, which Keras reads back anywhere. False takes the layers
+            that compute fastest; weights and results are the same.
     """
     image = keras.Input(input_shape, name=INPUT)
-    x = _connect(image, layers, scaling)
+    x = _connect(image, layers, scaling, to_save=to_save)
     if dropout:
         x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
     dense = keras.layers.Dense(
         classes, activation=activation, kernel_initializer="zeros", name=DENSE
     )
-    return keras.Model(image, dense(x), name="mnv2tl")  # (n, classes)
+    return keras.Model(image, _apply(dense, x), name="mnv2tl")  # (n, classes)
 
 
 def build_trunk(layers: Sequence[Layer], *, scaling: str, image_px: int) -> keras.Model:
     """Return a Keras model of the first layers: pixels from 0 to 255 to features, weights zero."""
     image = keras.Input((image_px, image_px, 3), name=INPUT)
-    return keras.Model(image, _connect(image, layers, scaling), name="trunk")
+    return keras.Model(image, _connect(image, layers, scaling, to_save=False), name="trunk")
 
 
 def set_arrays(model: keras.Model, arrays: Arrays) -> None:
@@ -118,7 +125,8 @@ def _weights(layer: keras.layers.Layer) -> list[Any]:
     return [w for w in layer.weights if "seed" not in w.name]
 
 
-def _connect(image: Any, layers: Sequence[Layer], scaling: str | None) -> Any:
+def _connect(image: Any, layers: Sequence[Layer], scaling: str | None, *, to_save: bool) -> Any:
+    make_layer = _make_layer if to_save or not _is_jax_on_cpu() else _make_fast_layer
     x = image
     if scaling is not None:
         factor, offset = SCALINGS[scaling]
@@ -126,33 +134,83 @@ def _connect(image: Any, layers: Sequence[Layer], scaling: str | None) -> Any:
     outputs = {layers[0].inputs[0]: x} if layers else {}
     for layer in layers:
         tensors = [outputs[name] for name in layer.inputs]
-        x = _make_layer(layer)(tensors if layer.kind == "add" else tensors[0])
+        x = _apply(make_layer(layer), tensors if layer.kind == "add" else tensors[0])
         outputs[layer.name] = x
     return x
 
 
+def _apply(layer: keras.layers.Layer, inputs: Any) -> Any:
+    with _filled_by_numpy(layer):
+        return layer(inputs)
+
+
+@contextlib.contextmanager
+def _filled_by_numpy(layer: keras.layers.Layer) -> Iterator[None]:
+    """Make NumPy fill the weights that the block creates; JAX compiles a program per shape."""
+    initializers = {k: v for k, v in vars(layer).items() if k.endswith("_initializer")}
+    for name, initializer in initializers.items():
+        setattr(layer, name, _fill_ones if _is_ones(initializer) else _fill_zeros)
+    yield
+    for name, initializer in initializers.items():
+        setattr(layer, name, initializer)
+
+
+def _is_ones(initializer: Any) -> bool:
+    return isinstance(initializer, keras.initializers.Ones)
+
+
+def _fill_zeros(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    return np.zeros(shape, dtype)
+
+
+def _fill_ones(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    return np.ones(shape, dtype)
+
+
+def _is_jax_on_cpu() -> bool:
+    return keras.backend.backend() == "jax" and not backend.has_gpu("jax")
+
+
+def _make_fast_layer(layer: Layer) -> keras.layers.Layer:
+    from mnv2tl import jax_layers  # noqa: PLC0415  JAX may be missing
+
+    if layer.kind == "depthwise":
+        return _make_depthwise(layer, jax_layers.ShiftedDepthwise)
+    if layer.kind == "conv" and layer.kernel_px == 1:
+        return _make_conv(layer, jax_layers.PointwiseConv)
+    return _make_layer(layer)
+
+
+def _make_conv(layer: Layer, kind: Callable[..., keras.layers.Layer]) -> keras.layers.Layer:
+    return kind(
+        layer.channels,
+        layer.kernel_px,
+        strides=layer.stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="zeros",
+        name=layer.name,
+    )
+
+
+def _make_depthwise(layer: Layer, kind: Callable[..., keras.layers.Layer]) -> keras.layers.Layer:
+    return kind(
+        layer.kernel_px,
+        strides=layer.stride,
+        padding="same" if layer.stride == 1 else "valid",
+        use_bias=False,
+        depthwise_initializer="zeros",
+        name=layer.name,
+    )
+
+
 def _make_layer(layer: Layer) -> keras.layers.Layer:
-    name, strides = layer.name, layer.stride
+    name = layer.name
     match layer.kind:
         case "conv":
-            return keras.layers.Conv2D(
-                layer.channels,
-                layer.kernel_px,
-                strides=strides,
-                padding="same",
-                use_bias=False,
-                kernel_initializer="zeros",
-                name=name,
-            )
+            return _make_conv(layer, keras.layers.Conv2D)
         case "depthwise":
-            return keras.layers.DepthwiseConv2D(
-                layer.kernel_px,
-                strides=strides,
-                padding="same" if strides == 1 else "valid",
-                use_bias=False,
-                depthwise_initializer="zeros",
-                name=name,
-            )
+            return _make_depthwise(layer, keras.layers.DepthwiseConv2D)
         case "batch_norm":
             return keras.layers.BatchNormalization(
                 epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name

@@ -6,7 +6,6 @@ splits, whatever became of the folder since.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
@@ -140,7 +139,7 @@ class Manifest:
 
     def save(self, path: Path) -> None:
         """Write the manifest as JSON, whole or not at all."""
-        store.write_json(path, self.to_json())
+        store.write_sealed_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -148,10 +147,11 @@ class Manifest:
 
         Raises:
             DataError: There is no such file (E300).
-            ArtifactError: See `from_json`; the message names the file.
+            ArtifactError: See `from_json`, or anything else in it has changed (E413); the message
+                names the file.
         """
         try:
-            return cls.from_json(json.loads(path.read_bytes()))
+            return cls.from_json(store.read_sealed_json(path))
         except OSError as error:
             raise DataError("E300", f"no manifest: {error.strerror}", path=path) from error
         except (ValueError, RecursionError) as error:

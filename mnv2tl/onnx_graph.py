@@ -18,7 +18,7 @@ from mnv2tl.scaling import SCALINGS
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
-# The newest pair that an onnxruntime of two years ago (1.18) still loads with room to spare.
+# The newest pair that an onnxruntime of two years ago (1.19) still loads with room to spare.
 OPSET = 17
 IR_VERSION = 8
 

@@ -101,6 +101,7 @@ def build_head(
         dropout=config.dropout,
         seed=config.seed,
         activation=None,
+        to_save=False,
     )
     freeze(head, list_trained(layers, phase), batch_norm=config.batch_norm)
     return head

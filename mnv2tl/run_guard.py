@@ -14,6 +14,9 @@ from mnv2tl.errors import ExistsError, InterruptError, show
 from mnv2tl.phase import is_over, list_phases
 from mnv2tl.state import StateStore
 
+_MARK = ".replaces"
+"""A file in a run that is to take the place of another one, until that one is gone."""
+
 
 @contextlib.contextmanager
 def hold_folder(out: Path, *, resume: bool, force: bool) -> Iterator[Path]:
@@ -28,16 +31,24 @@ def hold_folder(out: Path, *, resume: bool, force: bool) -> Iterator[Path]:
     Raises:
         ExistsError: It holds something that must not be written over (E504).
         BusyError: Another process holds it (E701).
+        MachineError: The disk is full, fails or is read-only.
     """
     if out.exists() and not out.is_dir():
         raise ExistsError("E504", "exists and is no folder", path=out, fix="choose another --out")
-    is_run = (out / "run.json").is_file()
-    if _is_unused(out) or (resume and is_run):
+    with store.explain_errors(out):
+        _put_back(out)
+        is_run = (out / "run.json").is_file()
+        is_free = _is_unused(out) or (resume and is_run)
+    if is_free:
         with store.lock_folder(out):
-            _remove_leftovers(out, is_run=is_run)
+            with store.explain_errors(out):
+                _remove_replaced(out)
+                _remove_leftovers(out, is_run=is_run)
             yield out
     elif force and is_run:
         with store.lock_folder(out):
+            with store.explain_errors(out):
+                _remove_replaced(out)
             yield from _replace(out)
     else:
         fix = "choose another --out, or --resume it, or replace it with --force"
@@ -51,25 +62,48 @@ def _is_unused(out: Path) -> bool:
     if not out.exists():
         return True
     return all(
-        file.name in (".lock", "manifest.json") or store.is_part(file) for file in out.iterdir()
+        file.name in (".lock", _MARK, "manifest.json") or store.is_part(file)
+        for file in out.iterdir()
     )
 
 
 def _replace(out: Path) -> Iterator[Path]:
-    new, former = (out.with_name(f"{out.name}.{word}") for word in ("new", "former"))
+    new, former = _beside(out)
     for left in (new, former):
         if left.exists():
             fix = f"finish it with --out {show(new)} --resume, or remove it"
             raise ExistsError("E504", "left by a --force that was stopped", path=left, fix=fix)
     with store.lock_folder(new):
+        store.write_bytes(new / _MARK, b"")
         yield new
-    try:
-        out.rename(former)
-        new.rename(out)
+    with store.explain_errors(out):
+        store.replace_folder(new, out, former=former)
         store.sync_folder(out.parent)
-        shutil.rmtree(former)
-    except OSError as error:
-        raise store.machine_error(error, out) from error
+    with contextlib.suppress(OSError):  # the next one that holds the folder tries again
+        _remove_replaced(out)
+
+
+def _beside(out: Path) -> tuple[Path, Path]:
+    """Return where a new run is written, and where the former one goes on its way out."""
+    return out.with_name(f"{out.name}.new"), out.with_name(f"{out.name}.former")
+
+
+def _put_back(out: Path) -> None:
+    """Put a run back that was moved away by a process which was killed before the next step."""
+    _, former = _beside(out)
+    if former.is_dir() and not out.exists():
+        former.rename(out)
+
+
+def _remove_replaced(out: Path) -> None:
+    """Remove the run whose place a run has taken; until it is gone the mark stays."""
+    mark = out / _MARK
+    if not mark.exists():
+        return
+    for left in _beside(out):
+        if left.exists() and not (left / _MARK).exists():
+            shutil.rmtree(left)
+    mark.unlink()
 
 
 def _remove_leftovers(out: Path, *, is_run: bool) -> None:

@@ -6,8 +6,8 @@ optimizer, history and the best epoch so far always move together. The last two 
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,30 +75,35 @@ class StateStore:
         return name
 
     def commit(self, commit: Commit) -> None:
-        """Make a commit the newest one, then remove array files that no kept commit names."""
+        """Make a commit the newest one, then remove what no kept commit names."""
         self.commits = [*self.commits, commit][-_KEPT_COMMITS:]
         value = {"schema": SCHEMA, "commits": [asdict(each) for each in self.commits]}
-        store.write_json(self.folder / "state.json", value)
+        store.write_sealed_json(self.folder / "state.json", value)
+        self.prune()
+
+    def prune(self) -> None:
+        """Remove array files that no kept commit names, such as a killed process leaves."""
         named = {name for each in self.commits for name in (each.file, each.best.file)}
         for file in self.folder.glob("*.npz"):
             if file.name not in named:
-                file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # the next one tries again
+                    file.unlink()
 
     def load(self) -> Commit | None:
         """Return the newest commit whose files are whole, or None when there is no state yet.
 
         Raises:
-            ArtifactError: The state is of a newer schema (E404), or none is whole (E403); nothing
-                is deleted then.
+            ArtifactError: The state is of a newer schema (E404), `state.json` has changed since it
+                was written (E413), or none is whole (E403); nothing is deleted then.
         """
         path = self.folder / "state.json"
         try:
-            value = json.loads(path.read_bytes())
+            value = store.read_sealed_json(path)
             schema = int(value["schema"])
             commits = [_commit_from(each) for each in value["commits"]] if schema <= SCHEMA else []
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             message = "not a state of mnv2tl"
             raise ArtifactError("E403", message, path=path, fix="start again") from error
         if schema > SCHEMA:

@@ -7,24 +7,32 @@ folder is flushed too: without the last step ext4 may lose the rename in a power
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from mnv2tl.errors import BusyError, MachineError
+from mnv2tl.errors import ArtifactError, BusyError, MachineError
 
 try:
     import fcntl
 except ImportError:  # Windows has no flock; the README lists this guarantee as Linux only.
     fcntl = None  # type: ignore[assignment]
 
+CONTENT_HASH = "content_sha256"
+"""Key of a JSON file that holds the SHA-256 of all its other keys."""
+
 _SPACE = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+# linux/fs.h and fcntl.h
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
 
 
 def machine_error(error: OSError, path: Path) -> MachineError:
@@ -34,6 +42,19 @@ def machine_error(error: OSError, path: Path) -> MachineError:
     if error.errno in _READ_ONLY:
         return MachineError("E503", f"not writable: {error.strerror}", path=path)
     return MachineError("E502", f"input or output failed: {error.strerror}", path=path)
+
+
+@contextlib.contextmanager
+def explain_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the system in the block into one that tells the user why.
+
+    Raises:
+        MachineError: As `machine_error` has it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise machine_error(error, path) from error
 
 
 def write_file(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
@@ -89,6 +110,38 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     write_bytes(path, (text + "\n").encode("ascii"), durable=durable)
 
 
+def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON with a hash of its content in it, which `read_sealed_json` checks.
+
+    Args:
+        path: Where the file goes.
+        value: Its keys, and those within, are texts.
+    """
+    content = {name: each for name, each in value.items() if name != CONTENT_HASH}
+    write_json(path, content | {CONTENT_HASH: sha256_json(content)})
+
+
+def read_sealed_json(path: Path) -> Any:
+    """Return what a JSON file holds, without the hash of its content.
+
+    A file without one passes: it was written by hand, or by a former version.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not JSON; RecursionError if it is nested too deeply.
+        ArtifactError: It has changed since it was written (E413).
+    """
+    value = json.loads(path.read_bytes())
+    if not isinstance(value, dict) or CONTENT_HASH not in value:
+        return value
+    expected, found = value.pop(CONTENT_HASH), sha256_json(value)
+    if found != expected:
+        message = f"its content gives the hash {found[:12]}, it names {ascii(expected)[1:13]}"
+        fix = f"restore it; after a change by hand, remove the key {CONTENT_HASH}"
+        raise ArtifactError("E413", message, path=path, fix=fix)
+    return value
+
+
 def sha256_bytes(content: bytes) -> str:
     """Return the SHA-256 of bytes as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
@@ -114,6 +167,43 @@ def remove_stale_parts(folder: Path) -> None:
 def is_part(path: Path) -> bool:
     """Tell whether a file has the name of a temporary file of `write_file`."""
     return path.match("*.tmp-*-*")
+
+
+def replace_folder(new: Path, out: Path, *, former: Path) -> Path:
+    """Put a folder in the place of another one; return where the other one lies now.
+
+    Linux exchanges both in one step, so that there is a folder in the place at any time, and the
+    other one is then `new`. Where that is not possible it is moved to `former` first; a process
+    that is killed in between leaves it there, and nothing in its place.
+
+    Raises:
+        OSError: That failed; both are where they were.
+    """
+    if _exchange(new, out):
+        return new
+    out.rename(former)
+    try:
+        new.rename(out)
+    except OSError:
+        former.rename(out)
+        raise
+    return former
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two folders in one step; tell whether the system can do that."""
+    rename = None
+    if sys.platform == "linux":
+        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    paths = (os.fsencode(first), os.fsencode(second))
+    if rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), os.fspath(second))
 
 
 @contextlib.contextmanager

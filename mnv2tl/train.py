@@ -140,6 +140,7 @@ def _go_through_stages(config: TrainConfig, former: Run | None, *, accept_change
     seconds: dict[str, float] = dict.fromkeys(("scan", "features", "fit"), 0.0)
     state = StateStore(config.out / "state")
     commit = state.load()
+    state.prune()
     layers = list_layers(alpha=config.alpha, image_px=config.image_px)
     weights, last_layer = load_base(config)  # before the scan, which may take long
     if former is not None:
@@ -226,7 +227,7 @@ def _describe(config: TrainConfig, weights: Weights) -> dict[str, Any]:
 def _write_start(config: TrainConfig, manifest: Manifest, info: dict[str, Any]) -> None:
     info |= {"class_names": manifest.class_names, "manifest_sha256": manifest.sha256}
     manifest.save(config.out / "manifest.json")
-    store.write_json(config.out / "run.json", info)
+    store.write_sealed_json(config.out / "run.json", info)
 
 
 def _read_features(training: _Training, phase: Phase) -> FeatureSource:

@@ -14,7 +14,7 @@ from benchmarks import record
 from benchmarks.folds import assign_folds, has_own_split, read_data, write_fold
 from benchmarks.pooled import Piece, bootstrap, compare, pool
 from benchmarks.settings import SETTINGS, is_default, make_config
-from benchmarks.tables import fill_tables
+from benchmarks.tables import TABLES, fill_tables
 
 
 def _hashes(count: int, *, first: int = 0) -> list[str]:
@@ -203,6 +203,45 @@ def test_tables_refuse_markers_without_results(name: str, message: str) -> None:
 
     with pytest.raises(ValueError, match=message):
         fill_tables(text, {"end-to-end-stamps-jax": _end_to_end()})
+
+
+def _road(p50_ms: float) -> dict[str, Any]:
+    latency = {"threads": 2, "batch": 16, "p50_ms": p50_ms}
+    ratio = {"against_native": p50_ms / 50, "against_native_interval": [0.9, 1.1]}
+    return {
+        "nodes": 100,
+        "bytes": 9_000_000,
+        "seconds": 0.25,
+        "max_logit_diff": 2e-5,
+        "max_probability_diff": 3e-6,
+        "latency": [latency | ratio],
+    }
+
+
+def test_the_table_of_roads_gives_each_road_a_row() -> None:
+    """What a road lacks is a dash, a road that failed gives its error, and one left out no row."""
+    point = {"name": "block_1", "max": 4e-5, "mean": 1e-6, "largest_value": 38.6}
+    result = _end_to_end() | {
+        "roads": {
+            "native": _road(50.0),
+            "tf2onnx": _road(60.0),
+            "keras-jax": {"error": "ImportError: no jax2onnx"},
+            "openvino": {"latency": _road(40.0)["latency"]},
+        },
+        "native_against_tf2onnx": {"convolutions": [point], "blocks": [point]},
+    }
+
+    table = TABLES["roads"][1]([result])
+
+    lines = table.splitlines()
+    assert lines[0].endswith("| probabilities | 2 threads, batch 16 |")
+    assert {line.count("|") for line in lines[:6]} == {8}
+    assert "| 100 | 9.00 MB | 0.2 s | 2.0e-05 | 3.0e-06 | 50.0 ms, 1.00 (0.90 to 1.10) |" in table
+    assert "60.0 ms, 1.20 (0.90 to 1.10)" in table
+    assert "| `ImportError: no jax2onnx` | - | - | - | - | - |" in table
+    assert "| - | - | - | - | - | 40.0 ms, 0.80 (0.90 to 1.10) |" in table
+    assert "Keras on TensorFlow" not in table
+    assert "at 1 convolutions at most 4.0e-05 (`block_1`, values up to 39)" in table
 
 
 def test_the_tables_of_the_readme_are_what_the_results_say() -> None:

@@ -333,6 +333,10 @@ def test_demo_goes_the_whole_way_on_a_folder(
     assert result.exit_code == 0, result.output
     assert _json(result)["run"] == str(tmp_path / "demo" / "run")
     assert (tmp_path / "demo" / "run" / "best.keras").is_file()
+    assert _json(result)["bundle"] == str(tmp_path / "demo" / "bundle")
+    assert (tmp_path / "demo" / "bundle" / "model.onnx").is_file()
+    rows = json.loads((tmp_path / "demo" / "benchmark.json").read_bytes())["rows"]
+    assert {"onnxruntime", f"keras-{backend}"} <= {row["runtime"] for row in rows}
 
 
 def test_demo_refuses_an_unknown_data_set(tmp_path: Path, backend: str) -> None:

@@ -112,9 +112,9 @@ def test_row_47_another_count_of_names_is_refused(tmp_path: Path, pictures: list
 def test_row_48_a_loop_and_external_data_are_refused_without_running(tmp_path: Path) -> None:
     """The file is judged before a process is started."""
     body = helper.make_graph([], "body", [], [])
-    node = helper.make_node("If", ["x"], ["y"], then_branch=body, else_branch=body)
+    node = helper.make_node("Loop", ["x"], ["y"], body=body)
     with pytest.raises(ArtifactError, match="sub-graphs"):
-        ForeignClassifier(_write(tmp_path / "if.onnx", [node]), NAMES)
+        ForeignClassifier(_write(tmp_path / "loop.onnx", [node]), NAMES)
     model = onnx.load(_write(tmp_path / "external.onnx", _mean_nodes()))
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -138,8 +138,8 @@ def test_row_48_a_model_that_asks_for_16_gib_is_refused(tmp_path: Path) -> None:
     ]
     model = _write(tmp_path / "bomb.onnx", nodes)
 
-    with pytest.raises(ArtifactError) as caught:
-        ForeignClassifier(model, NAMES)([np.zeros((8, 8, 3), np.uint8)])
+    with pytest.raises(ArtifactError) as caught, ForeignClassifier(model, NAMES) as classify:
+        classify([np.zeros((8, 8, 3), np.uint8)])
 
     assert caught.value.code == "E412"
 
@@ -149,7 +149,10 @@ def test_row_48_a_model_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
     nodes = [*_mean_nodes()[:-1], helper.make_node("MatMul", ["scaled", "scaled"], ["y"])]
     model = _write(tmp_path / "wrong.onnx", nodes)
 
-    with pytest.raises(ArtifactError, match="onnxruntime") as caught:
-        ForeignClassifier(model, NAMES)([np.zeros((8, 8, 3), np.uint8)] * 2)
+    with (
+        pytest.raises(ArtifactError, match="onnxruntime") as caught,
+        ForeignClassifier(model, NAMES) as classify,
+    ):
+        classify([np.zeros((8, 8, 3), np.uint8)] * 2)
 
     assert caught.value.code == "E412"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mnv2tl import store
 from mnv2tl.errors import ArtifactError
 from mnv2tl.state import Best, Commit, StateStore
 
@@ -153,7 +154,7 @@ def test_a_newer_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
     """E404; a later version may keep more than this one understands."""
     _commit(StateStore(tmp_path), 1)
     path = tmp_path / "state.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
+    store.write_sealed_json(path, json.loads(path.read_text()) | {"schema": 2})
 
     with pytest.raises(ArtifactError) as caught:
         StateStore(tmp_path).load()

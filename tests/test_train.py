@@ -437,7 +437,7 @@ def test_a_run_json_that_lacks_a_key_is_refused(
     _, config = finished_run
     info = json.loads((config.out / "run.json").read_text())
     del info[key]
-    (config.out / "run.json").write_text(json.dumps(info))
+    store.write_sealed_json(config.out / "run.json", info)
 
     with pytest.raises(ArtifactError, match=f"E412.*it lacks {key}"):
         load_run(config.out)
@@ -613,7 +613,7 @@ def test_a_run_of_a_version_with_fewer_settings_resumes(
     _, config = finished_run
     info = json.loads((config.out / "run.json").read_text())
     del info["config"]["tensorboard"], info["config"]["scan"]["follow_links"]
-    (config.out / "run.json").write_text(json.dumps(info))
+    store.write_sealed_json(config.out / "run.json", info)
 
     assert train(config, resume=True).info["finished"] is True
 

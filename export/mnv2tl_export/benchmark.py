@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl import images
-from mnv2tl.errors import ArtifactError
 from mnv2tl.metrics import top1_accuracy
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import show_bar
 from mnv2tl_export import golden
-from mnv2tl_export.bundle import SEAL
+from mnv2tl_export.bundle import SEAL, read_seal
 from mnv2tl_export.child import Child
 from mnv2tl_export.evaluate import read_split
 from mnv2tl_export.gate import Pictures
@@ -109,7 +107,7 @@ def list_subjects(bundle: Path) -> tuple[list[Subject], list[str]]:
         ArtifactError: It is no bundle, or its files are refused.
     """
     subjects, left_out = [], []
-    for artifact in _read_seal(bundle)["artifacts"]:
+    for artifact in read_seal(bundle)["artifacts"]:
         if not artifact["passed"]:
             continue
         path = bundle / artifact["path"]
@@ -132,7 +130,7 @@ def read_pixels(bundle: Path, data: Path | None) -> LabelledPixels:
         ArtifactError: The bundle is refused.
         DataError: A picture is missing or cannot be read.
     """
-    px = int(_read_seal(bundle)["image_px"])
+    px = int(read_seal(bundle)["image_px"])
     if data is None:
         pixels = images.resize(golden.draw_picture(), px)
         return LabelledPixels(pixels=pixels[np.newaxis], labels=None, decode_ms=None)
@@ -209,20 +207,6 @@ def summarise(seconds: NDArray[np.float64], batch: int) -> dict[str, Any]:
         row[f"p{share}_interval_ms"] = [1000 * float(each) for each in spread]
     row["images_per_s"] = batch / float(np.median(seconds))
     return row
-
-
-def _read_seal(bundle: Path) -> dict[str, Any]:
-    path = bundle / SEAL
-    try:
-        seal: dict[str, Any] = json.loads(path.read_bytes())
-        if not {"artifacts", "image_px"} <= seal.keys():
-            raise ValueError("keys are missing")
-    except OSError as error:
-        fix = "give a folder that mnv2tl export wrote"
-        raise ArtifactError("E410", "not a bundle", path=bundle, fix=fix) from error
-    except (AttributeError, ValueError, RecursionError) as error:
-        raise ArtifactError("E412", "not a bundle.json of mnv2tl", path=path) from error
-    return seal
 
 
 @contextlib.contextmanager

@@ -13,27 +13,22 @@ bundle/
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import glob
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mnv2tl import store
-from mnv2tl.errors import BusyError, ExistsError
+from mnv2tl.errors import ArtifactError, BusyError, ExistsError
 
 SCHEMA = 1
 SEAL = "bundle.json"
 _LOCK = ".lock"
-# linux/fs.h and fcntl.h
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
+_FORMER = ".former"
 
 
 @contextlib.contextmanager
@@ -50,18 +45,20 @@ def new_bundle(out: Path, *, force: bool = False) -> Iterator[Path]:
         ExistsError: Something is there already (E504).
         MachineError: The disk is full, fails or is read-only.
     """
-    check_place(out, force=force)
     out = out.absolute()
     part = out.with_name(f"{out.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         _remove_stale_parts(out)
+        check_place(out, force=force)
         with contextlib.ExitStack() as held:
             held.enter_context(store.lock_folder(part))
             yield part
             if os.name == "nt":
                 held.close()  # Windows moves no folder that holds an open file
-            (part / _LOCK).unlink()
             _publish(part, out, force=force)
+            # Not before: a part without it is taken for one of a killed export.
+            with contextlib.suppress(OSError):
+                (out / _LOCK).unlink()
     except OSError as error:
         raise store.machine_error(error, out) from error
     finally:
@@ -109,46 +106,81 @@ def seal(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": files,
     }
-    store.write_json(folder / SEAL, value)
+    store.write_sealed_json(folder / SEAL, value)
     return value
+
+
+def read_seal(folder: Path) -> dict[str, Any]:
+    """Return what bundle.json holds.
+
+    Raises:
+        ArtifactError: There is none (E410), it is none of ours (E412), of a newer schema (E404),
+            or it has changed since it was written (E413).
+    """
+    path = folder / SEAL
+    try:
+        value = store.read_sealed_json(path)
+        schema, files = int(value.get("schema", SCHEMA)), dict(value["files"])
+    except OSError as error:
+        fix = "give a folder that mnv2tl export wrote"
+        raise ArtifactError("E410", "not a bundle", path=folder, fix=fix) from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ArtifactError("E412", "not a bundle.json of mnv2tl", path=path) from error
+    if schema > SCHEMA:
+        message = f"schema {schema}, this version reads <= {SCHEMA}"
+        raise ArtifactError("E404", message, path=path, fix="update mnv2tl")
+    return {**value, "files": files}
+
+
+def check_content(path: Path, content: bytes) -> None:
+    """Refuse a file of a bundle that is not the one that bundle.json beside it names.
+
+    A file that lies beside no bundle.json passes.
+
+    Raises:
+        ArtifactError: It is another one, or is not named there (E413), or bundle.json has changed
+            since it was written (E413) or is of a newer schema (E404).
+    """
+    if not (path.parent / SEAL).is_file():
+        return
+    try:
+        expected = read_seal(path.parent)["files"][path.name]["sha256"]
+    except (KeyError, TypeError, ArtifactError) as error:
+        if isinstance(error, ArtifactError) and error.code != "E412":
+            raise
+        message = f"it does not name {path.name!a}, which lies beside it"
+        raise ArtifactError("E413", message, path=path.parent / SEAL) from error
+    found = store.sha256_bytes(content)
+    if found != expected:
+        message = f"expected SHA-256 {ascii(expected)[1:13]}, found {found[:12]}"
+        raise ArtifactError("E413", message, path=path)
 
 
 def _publish(part: Path, out: Path, *, force: bool) -> None:
     check_place(out, force=force)  # it may have appeared since
     if out.exists() and any(out.iterdir()):
-        _exchange(part, out)
-    elif out.exists() and os.name == "nt":
+        former = store.replace_folder(part, out, former=part.with_name(part.name + _FORMER))
+        store.sync_folder(out.parent)
+        shutil.rmtree(former, ignore_errors=True)
+        return
+    if out.exists() and os.name == "nt":
         out.rmdir()
-        part.rename(out)
-    else:
-        part.rename(out)
+    part.rename(out)
     store.sync_folder(out.parent)
 
 
-def _exchange(part: Path, out: Path) -> None:
-    """Exchange two folders in one step where the system can, else in two."""
-    rename = None
-    if sys.platform == "linux":
-        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is not None:
-        paths = (os.fsencode(part), os.fsencode(out))
-        if rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0:
-            return
-        number = ctypes.get_errno()
-        if number not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-            raise OSError(number, os.strerror(number), os.fspath(out))
-    former = part.with_name(f"{part.name}.former")
-    out.rename(former)
-    part.rename(out)
-    shutil.rmtree(former)
-
-
 def _remove_stale_parts(out: Path) -> None:
-    """Remove what killed exports to the same place left; a living one holds its lock."""
+    """Remove what killed exports to the same place left; a living one holds its lock.
+
+    If one of them was killed while it replaced the bundle in two steps, that is put back.
+    """
     if os.name == "nt":
         return  # there are no locks to tell the dead from the living
-    for part in out.parent.glob(f"{glob.escape(out.name)}.tmp-*-*"):
-        with contextlib.suppress(BusyError):
-            with store.lock_folder(part):
-                pass
-            shutil.rmtree(part, ignore_errors=True)
+    found = out.parent.glob(f"{glob.escape(out.name)}.tmp-*-*")
+    for part in {path.with_name(path.name.removesuffix(_FORMER)) for path in found}:
+        former = part.with_name(part.name + _FORMER)
+        with contextlib.suppress(BusyError), store.lock_folder(part):
+            if former.exists() and not out.exists():
+                former.rename(out)
+            for left in (former, part):
+                shutil.rmtree(left, ignore_errors=True)

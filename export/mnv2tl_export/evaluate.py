@@ -17,6 +17,7 @@ from mnv2tl.metrics import log_loss, per_class, top1_accuracy, wilson_interval
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import show_bar, track
 from mnv2tl.split import SPLITS, Split
+from mnv2tl_export.bundle import check_content
 from mnv2tl_export.gate import Pictures
 from mnv2tl_export.model import Model
 
@@ -64,7 +65,8 @@ def read_split(model: Path, data: Path, split: str) -> tuple[Entry, ...]:
         split: train, val, test or all.
 
     Raises:
-        ArtifactError: split.json is missing (E410) or damaged (E406).
+        ArtifactError: split.json is missing (E410), damaged (E406), or not the one that
+            bundle.json names (E413).
         DataError: The split has no picture (E301), or one of them is not in `data` (E309).
     """
     wanted = _wanted(model.with_name("split.json"), split)
@@ -93,7 +95,9 @@ def read_split(model: Path, data: Path, split: str) -> tuple[Entry, ...]:
 def _wanted(path: Path, split: str) -> list[tuple[str, int, Split]]:
     """Return hash, label and split of each picture of a split."""
     try:
-        content = json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        check_content(path, raw)
+        content = json.loads(raw)
         names = SPLITS if split == "all" else tuple(each for each in SPLITS if each == split)
         return [
             (str(digest), int(label), name) for name in names for digest, label in content[name]

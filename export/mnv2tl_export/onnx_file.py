@@ -8,14 +8,13 @@ in a process with little memory. Field numbers are those of onnx/onnx.proto, onn
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mnv2tl import store
 from mnv2tl.errors import ArtifactError
+from mnv2tl_export.bundle import check_content
 from mnv2tl_export.metadata import Metadata
 from mnv2tl_export.protobuf import read_fields, read_integers, read_message, read_text
 
@@ -88,7 +87,7 @@ def read_onnx(path: Path) -> OnnxFile:
     if (inputs, outputs) != ("image", "probabilities"):
         message = f"expected the names image and probabilities, found {inputs!a} and {outputs!a}"
         raise ArtifactError("E412", message, path=path)
-    _check_seal(path, content)
+    check_content(path, content)
     return OnnxFile(path=path, content=content, metadata=metadata)
 
 
@@ -146,21 +145,6 @@ def _check_signature(found: _Found, classes: int, path: Path) -> tuple[str, str]
             return name, output
     message = "expected one input, uint8 (N, H, W, 3), and one output, float32 "
     raise ArtifactError("E412", message + f"(N, {classes})", path=path)
-
-
-def _check_seal(path: Path, content: bytes) -> None:
-    seal = path.with_name("bundle.json")
-    if not seal.is_file():
-        return
-    try:
-        expected = json.loads(seal.read_bytes())["files"][path.name]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        message = f"it does not name {path.name!a}, which lies beside it"
-        raise ArtifactError("E413", message, path=seal) from error
-    digest = store.sha256_bytes(content)
-    if digest != expected:
-        message = f"expected SHA-256 {ascii(expected)[1:13]}, found {digest[:12]}"
-        raise ArtifactError("E413", message, path=path)
 
 
 class _Walk:

@@ -16,8 +16,9 @@ reaches 2 max(in, out) units far: whole numbers again.
 
 A pixel written needs few of those read, so a pass works in blocks of `_BLOCK` pixels written, each
 of which reads a window. A picture that has the right size already goes past: what is then resized
-is one pixel to one block, and `Where` takes the picture itself. Neither `If` nor an empty tensor
-is needed.
+is one pixel to one block, and `Where` takes the picture itself. Its 130 small nodes cost about a
+quarter of a millisecond then. An `If` around them would save that, but OpenVINO 2026.4 gives wrong
+probabilities for such a file, by up to 0.7 and without a word.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def _read_seal(folder: Path) -> dict[str, str]:
     prefix = f"{folder.relative_to(bundle).as_posix()}/"
     seal = bundle / "bundle.json"
     try:
-        named = json.loads(seal.read_bytes())["files"]
+        named = store.read_sealed_json(seal)["files"]
         return {
             name.removeprefix(prefix): str(file["sha256"])
             for name, file in named.items()

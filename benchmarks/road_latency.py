@@ -1,0 +1,131 @@
+"""Files on disk, open in one process and timed in turn; roads.py says how and why."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from mnv2tl.progress import track
+
+OURS = ("native", "tf2onnx")
+"""Roads whose files take uint8 pixels; all others take floats."""
+OPENVINO = "openvino"
+BATCHES, THREADS = (1, 16), (1, 2)
+_RESAMPLES = 2000
+
+Pixels = NDArray[np.uint8]
+Call = Callable[[], object]
+
+
+def as_input(road: str, pixels: Pixels) -> NDArray[Any]:
+    """Return pixels as the file of a road takes them: Keras' want floats."""
+    return pixels if road in OURS else pixels.astype(np.float32)
+
+
+def open_session(path: Path, *, threads: int) -> Any:
+    """Return an onnxruntime session whose threads do not spin between calls."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def open_openvino(path: Path, shape: tuple[int, ...], *, threads: int) -> Callable[[Pixels], Any]:
+    """Return a function from pixels of this shape to probabilities."""
+    # As in mnv2tl.trunk: without this package OpenVINO reports to nobody.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino  # noqa: PLC0415
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape(list(shape))
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_HYPER_THREADING": True,  # else two threads of one core count as one
+    }
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+    return lambda pixels: request.infer([pixels])[0]
+
+
+def time_in_turn(
+    calls: Mapping[str, Call], *, rounds: int, count: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return the seconds of each call, shape (rounds, count).
+
+    Args:
+        calls: What is timed.
+        rounds: How often each has its turn, besides the first round.
+        count: Counted calls in one turn.
+    """
+    rng = np.random.default_rng(0)
+    names = list(calls)
+    seconds: dict[str, list[list[float]]] = {name: [] for name in names}
+    for _ in range(rounds + 1):
+        for place in rng.permutation(len(names)):
+            call = calls[names[place]]
+            seconds[names[place]].append([_time(call) for _ in range(count + 1)][1:])
+    return {name: np.array(each[1:]) for name, each in seconds.items()}
+
+
+def summarise(seconds: NDArray[np.float64], native: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the median in ms and its ratio to that of the native file, each with its interval.
+
+    Args:
+        seconds: Shape (rounds, calls).
+        native: The same of the native file, of the same rounds.
+    """
+    rounds = len(seconds)
+    drawn = np.random.default_rng(0).integers(rounds, size=(_RESAMPLES, rounds))
+    medians = np.median(seconds[drawn].reshape(_RESAMPLES, -1), axis=1)
+    ratios = np.median(seconds, axis=1) / np.median(native, axis=1)
+    return {
+        "p50_ms": 1000 * float(np.median(seconds)),
+        "p50_interval_ms": [1000 * each for each in _interval(medians)],
+        "against_native": float(np.median(ratios)),
+        "against_native_interval": _interval(np.median(ratios[drawn], axis=1)),
+    }
+
+
+def measure_latency(
+    files: Mapping[str, Path], pixels: Pixels, *, rounds: int, count: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Return a row per count of threads and batch size, for each file and for OpenVINO."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
+    if importlib.util.find_spec(OPENVINO) is not None:
+        rows[OPENVINO] = []
+    steps = [(threads, batch) for threads in THREADS for batch in BATCHES]
+    for threads, batch in track(steps, "latency", total=len(steps), unit="settings"):
+        shown = np.resize(pixels, (batch, *pixels.shape[1:]))
+        calls: dict[str, Call] = {}
+        for name, path in files.items():
+            session = open_session(path, threads=threads)
+            calls[name] = functools.partial(session.run, None, {"image": as_input(name, shown)})
+        if OPENVINO in rows:
+            ask = open_openvino(files["native"], shown.shape, threads=threads)
+            calls[OPENVINO] = functools.partial(ask, shown)
+        seconds = time_in_turn(calls, rounds=rounds, count=count)
+        for name, each in seconds.items():
+            row = {"threads": threads, "batch": batch, **summarise(each, seconds["native"])}
+            rows[name].append(row)
+    return rows
+
+
+def _time(call: Call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _interval(values: NDArray[np.float64]) -> list[float]:
+    return [float(each) for each in np.percentile(values, [2.5, 97.5])]

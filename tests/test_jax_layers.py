@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mnv2tl.mobilenet import list_layers
+
+jax = pytest.importorskip("jax")
+keras = pytest.importorskip("keras")
+
+if keras.backend.backend() != "jax":
+    pytest.skip("needs Keras on JAX", allow_module_level=True)
+
+from mnv2tl import checkpoint, jax_layers, keras_model  # noqa: E402  need Keras on JAX
+
+# Sums of up to 9 x 56 x 56 float32 products in another order: a few units in the last place.
+TOLERANCE = 3e-6
+
+LAYERS = list_layers(alpha=0.35, image_px=96)
+
+
+def _draw(*shape: int, seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _outcome(
+    layer: Any, pixels: NDArray[np.float32], kernel: NDArray[np.float32]
+) -> tuple[Any, Any, Any]:
+    """Return output, and the gradients by pixels and kernel of its product with fixed numbers."""
+    layer.build(pixels.shape)
+
+    def compute(pixels: Any, kernel: Any) -> Any:
+        return layer.stateless_call([kernel], [], pixels)[0]
+
+    output, transpose = jax.vjp(compute, pixels, kernel)
+    return output, *transpose(_draw(*output.shape, seed=3))
+
+
+def _assert_same(found: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
+    for each, other in zip(found, expected, strict=True):
+        assert each.shape == other.shape
+        assert np.abs(each - other).max() <= TOLERANCE * np.abs(other).max()
+
+
+@pytest.mark.parametrize(
+    ("px", "stride", "padding"),
+    [
+        (1, 1, "same"),
+        (7, 1, "same"),
+        (8, 1, "same"),
+        (11, 1, "valid"),
+        (56, 1, "same"),
+        (9, 2, "valid"),
+        (10, 2, "valid"),
+        (15, 2, "valid"),
+        (113, 2, "valid"),
+        (16, 3, "valid"),
+    ],
+)
+def test_depthwise_equals_the_stock_layer(px: int, stride: int, padding: str) -> None:
+    """Output and both gradients, on every size and stride of the network and on odd ones."""
+    pixels, kernel = _draw(2, px, px, 4, seed=1), _draw(3, 3, 4, 1, seed=2)
+    options = {"strides": stride, "padding": padding, "use_bias": False}
+
+    found = _outcome(jax_layers.ShiftedDepthwise(3, **options), pixels, kernel)
+
+    _assert_same(found, _outcome(keras.layers.DepthwiseConv2D(3, **options), pixels, kernel))
+
+
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (2, 1), (2, 2), (5, 1), (5, 2)])
+def test_depthwise_takes_other_kernels(side: int, stride: int) -> None:
+    """The gradient's bookkeeping holds for kernels that MobileNetV2 does not have."""
+    pixels, kernel = _draw(2, 12, 12, 4, seed=1), _draw(side, side, 4, 1, seed=2)
+    options = {"strides": stride, "padding": "valid", "use_bias": False}
+
+    found = _outcome(jax_layers.ShiftedDepthwise(side, **options), pixels, kernel)
+
+    _assert_same(found, _outcome(keras.layers.DepthwiseConv2D(side, **options), pixels, kernel))
+
+
+def test_depthwise_equals_the_stock_layer_on_oblong_pixels() -> None:
+    """Height and width are not mixed up."""
+    pixels, kernel = _draw(1, 9, 15, 4, seed=1), _draw(3, 3, 4, 1, seed=2)
+    options = {"strides": 2, "padding": "valid", "use_bias": False}
+
+    found = _outcome(jax_layers.ShiftedDepthwise(3, **options), pixels, kernel)
+
+    _assert_same(found, _outcome(keras.layers.DepthwiseConv2D(3, **options), pixels, kernel))
+
+
+def test_pointwise_equals_the_stock_layer() -> None:
+    """Output and both gradients."""
+    pixels, kernel = _draw(2, 7, 9, 4, seed=1), _draw(1, 1, 4, 6, seed=2)
+
+    found = _outcome(jax_layers.PointwiseConv(6, 1, use_bias=False), pixels, kernel)
+
+    _assert_same(found, _outcome(keras.layers.Conv2D(6, 1, use_bias=False), pixels, kernel))
+
+
+def _build_whole(*, to_save: bool) -> Any:
+    model = keras_model.build_model(
+        LAYERS,
+        classes=3,
+        input_shape=(96, 96, 3),
+        scaling="symmetric",
+        activation=None,
+        to_save=to_save,
+    )
+    rng = np.random.default_rng(4)
+    arrays = {}
+    for key, array in sorted(keras_model.get_arrays(model).items()):
+        is_scale = key.endswith(("/gamma", "/moving_variance"))
+        fan_in = array.size // array.shape[2 if "depthwise/" in key else -1]
+        scale, noise = rng.uniform(0.5, 1.5, array.shape), rng.normal(0, 1, array.shape)
+        arrays[key] = (scale if is_scale else noise * fan_in**-0.5).astype(np.float32)
+    keras_model.set_arrays(model, arrays)
+    return model
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="stock layers are taken on a GPU")
+def test_whole_network_answers_and_learns_as_stock_layers_do() -> None:
+    """Logits and weights after a step of gradient descent, BatchNorm trained."""
+    stock, fast = _build_whole(to_save=True), _build_whole(to_save=False)
+    pixels = np.random.default_rng(5).uniform(0, 255, (4, 96, 96, 3)).astype(np.float32)
+    logits = [np.asarray(model.predict_on_batch(pixels)) for model in (stock, fast)]
+    for model in (stock, fast):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.01), loss)
+        model.train_on_batch(pixels, np.array([0, 1, 2, 0]))
+    after, found = keras_model.get_arrays(stock), keras_model.get_arrays(fast)
+
+    assert isinstance(fast.get_layer("block_1_depthwise"), jax_layers.ShiftedDepthwise)
+    assert isinstance(fast.get_layer("Conv_1"), jax_layers.PointwiseConv)
+    np.testing.assert_allclose(logits[1], logits[0], rtol=0, atol=2e-5 * np.abs(logits[0]).max())
+    assert found.keys() == after.keys()
+    # 52 BatchNorms over 4 images amplify rounding on the way back.
+    for key, array in after.items():
+        np.testing.assert_allclose(found[key], array, rtol=0, atol=1e-3 * np.abs(array).max())
+
+
+def test_saved_model_holds_stock_layers(tmp_path: Path) -> None:
+    """Neither our layers nor our initial values are named in the file, and Keras opens it."""
+    model = _build_whole(to_save=True)
+    path = tmp_path / "best.keras"
+
+    checkpoint.write_keras(model, path)
+
+    with zipfile.ZipFile(path) as archive:
+        text = archive.read("config.json").decode()
+    assert "mnv2tl." not in text
+    assert "_fill" not in text
+    loaded = keras.models.load_model(path)
+    assert type(loaded.get_layer("block_1_depthwise")) is keras.layers.DepthwiseConv2D
