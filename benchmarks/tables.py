@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import record
+from benchmarks import export_tables, record
+from benchmarks.markdown import markdown, origin
 from benchmarks.settings import SETTINGS
 from mnv2tl import store
 
@@ -64,7 +65,7 @@ def accuracy_table(found: Sequence[dict[str, Any]]) -> str:
                 )
             )
     head = ("data", "recipe", "backend", "accuracy", "error", "error / classic", "log loss")
-    return f"{markdown(head, rows)}\n\n{_origin(found[0])}"
+    return f"{markdown(head, rows)}\n\n{origin(found[0])}"
 
 
 def ablation_table(found: Sequence[dict[str, Any]]) -> str:
@@ -79,7 +80,7 @@ def ablation_table(found: Sequence[dict[str, Any]]) -> str:
             cells += _ablation_cells(each["rows"].get(name), is_default=name == "default")
         rows.append(cells)
     columns = [f"{kind}, {each}" for each in data for kind in ("points", "log loss", "seconds")]
-    return f"{markdown(('change', *columns), rows)}\n\n{_origin(found[0])}"
+    return f"{markdown(('change', *columns), rows)}\n\n{origin(found[0])}"
 
 
 def backends_table(found: Sequence[dict[str, Any]]) -> str:
@@ -95,7 +96,7 @@ def backends_table(found: Sequence[dict[str, Any]]) -> str:
         "resumed": "interrupted and resumed on jax: bit-equal weights",
     }
     rows += [(label, "yes" if result["checks"][name] else "no") for name, label in labels.items()]
-    return f"{markdown(('check', 'result'), rows)}\n\n{_origin(result)}"
+    return f"{markdown(('check', 'result'), rows)}\n\n{origin(result)}"
 
 
 def end_to_end_table(found: Sequence[dict[str, Any]]) -> str:
@@ -112,50 +113,7 @@ def end_to_end_table(found: Sequence[dict[str, Any]]) -> str:
         for result in found
     ]
     head = ("data", "backend", "classic script", "mnv2tl train", "classic / mnv2tl", "runs of each")
-    return f"{markdown(head, rows)}\n\n{_origin(found[0])}"
-
-
-def roads_table(found: Sequence[dict[str, Any]]) -> str:
-    """Return size, differences and latency of the ONNX file of each road."""
-    result = found[0]
-    settings = [
-        f"{each['threads']} thread{'s' * (each['threads'] > 1)}, batch {each['batch']}"
-        for each in result["roads"]["native"]["latency"]
-    ]
-    rows = []
-    for name, label in _ROADS.items():
-        row = result["roads"].get(name)
-        if row is None:
-            continue
-        if "error" in row:
-            rows.append((label, f"`{row['error']}`", *["-"] * (4 + len(settings))))
-            continue
-        cells = ["-"] * 5
-        if "bytes" in row:
-            made = f"{row['seconds']:.1f} s" if "seconds" in row else "-"
-            differences = (row["max_logit_diff"], row["max_probability_diff"])
-            sizes = (str(row["nodes"]), f"{row['bytes'] / 1e6:.2f} MB", made)
-            cells = [*sizes, *(f"{each:.1e}" for each in differences)]
-        rows.append((label, *cells, *(_latency(each) for each in row["latency"])))
-    head = ("road", "nodes", "size", "written in", "logits", "probabilities", *settings)
-    text = f"{markdown(head, rows)}\n\n"
-    if result["native_against_tf2onnx"]:
-        text += f"{_between_roads(result['native_against_tf2onnx'])}\n\n"
-    return text + _origin(result, "onnxruntime", "tf2onnx", "jax2onnx")
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown.
-
-    >>> print(markdown(("a", "b"), [("1", "2")]))
-    | a | b |
-    |---|---|
-    | 1 | 2 |
-    """
-    lines = [head, *rows]
-    text = [f"| {' | '.join(line)} |" for line in lines]
-    text.insert(1, "|" + "---|" * len(head))
-    return "\n".join(text)
+    return f"{markdown(head, rows)}\n\n{origin(found[0])}"
 
 
 def _ablation_cells(row: dict[str, Any] | None, *, is_default: bool) -> list[str]:
@@ -168,34 +126,6 @@ def _ablation_cells(row: dict[str, Any] | None, *, is_default: bool) -> list[str
     return [first, f"{row['log_loss']:.3f}", seconds]
 
 
-_ROADS = {
-    "native": "`export`",
-    "tf2onnx": "`export --via tf2onnx`",
-    "keras-tensorflow": "`model.export`, Keras on TensorFlow",
-    "keras-jax": "`model.export`, Keras on JAX",
-    "native-network": "the first without resize, temperature and softmax",
-    "openvino": "the first, in OpenVINO",
-}
-"""Key in roads.json -> what the table calls it, in its order."""
-
-
-def _latency(row: dict[str, Any]) -> str:
-    low, high = row["against_native_interval"]
-    return f"{row['p50_ms']:.1f} ms, {row['against_native']:.2f} ({low:.2f} to {high:.2f})"
-
-
-def _between_roads(points: dict[str, list[dict[str, Any]]]) -> str:
-    words = []
-    for name, label in (("convolutions", "convolutions"), ("blocks", "ends of blocks")):
-        worst = max(points[name], key=lambda each: each["max"])
-        mean = max(each["mean"] for each in points[name])
-        words.append(
-            f"at {len(points[name])} {label} at most {worst['max']:.1e} (`{worst['name']}`, values "
-            f"up to {worst['largest_value']:.0f}), {mean:.1e} on average where it is most"
-        )
-    return f"The first two differ {'; '.join(words)}."
-
-
 def _ratio(comparison: dict[str, Any]) -> str:
     if comparison["error_ratio"] is None:
         return "-"
@@ -203,22 +133,16 @@ def _ratio(comparison: dict[str, Any]) -> str:
     return f"{comparison['error_ratio']:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _origin(result: dict[str, Any], *more: str) -> str:
-    machine, versions = result["machine"], result["versions"]
-    names = ("keras", "jax", "tensorflow-cpu", "tensorflow", "openvino", *more)
-    listed = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
-    return (
-        f"{result['date']}, {machine['cores']} cores of {machine['processor']}, "
-        f"Python {versions['python']}, {listed}."
-    )
-
-
 TABLES: dict[str, tuple[str, Callable[[Sequence[dict[str, Any]]], str]]] = {
     "accuracy": ("accuracy-", accuracy_table),
     "ablation": ("ablation", ablation_table),
     "backends": ("backends", backends_table),
     "end-to-end": ("end-to-end-", end_to_end_table),
-    "roads": ("roads", roads_table),
+    "roads": ("roads", export_tables.roads_table),
+    "runtimes": ("runtimes", export_tables.runtimes_table),
+    "quantised": ("quantised", export_tables.quantised_table),
+    "gate": ("gate-", export_tables.gate_table),
+    "faults": ("faults", export_tables.faults_table),
 }
 """Name of the marker -> how its result files begin, and what makes it."""
 

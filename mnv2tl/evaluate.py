@@ -61,17 +61,39 @@ def open_model(
     arrays: Arrays, *, alpha: float, image_px: int, scaling: str, classes: int
 ) -> Predict:
     """Return a function from pixels (n, px, px, 3), 0 to 255, to logits (n, classes)."""
-    layers = list_layers(alpha=alpha, image_px=image_px)
-    model = build_model(
-        layers,
+    model = build_whole(alpha=alpha, image_px=image_px, scaling=scaling, classes=classes)
+    set_arrays(model, arrays)
+    return functools.partial(ask, model)
+
+
+def build_whole(*, alpha: float, image_px: int, scaling: str, classes: int) -> keras.Model:
+    """Return the whole network to compute with, pixels to logits, its weights zero."""
+    return build_model(
+        list_layers(alpha=alpha, image_px=image_px),
         classes=classes,
         input_shape=(image_px, image_px, 3),
         scaling=scaling,
         activation=None,
         to_save=False,
     )
-    set_arrays(model, arrays)
-    return functools.partial(_predict, model)
+
+
+def ask(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return what a model of `build_whole` answers to at most `CHUNK_IMAGES` images.
+
+    Args:
+        model: The model.
+        pixels: Shape (n, px, px, 3), 0 to 255.
+
+    Returns:
+        Logits, shape (n, classes).
+    """
+    count = len(pixels)
+    # Padded, so that only one shape is compiled.
+    batch = np.zeros((CHUNK_IMAGES, *pixels.shape[1:]), np.float32)
+    batch[:count] = pixels
+    logits: NDArray[np.float32] = np.asarray(model.predict_on_batch(batch))[:count]
+    return logits
 
 
 def evaluate_files(
@@ -160,15 +182,6 @@ def evaluate_run(run: Run, *, data: Path | None = None, split: str = "val") -> E
         class_names=run.class_names,
         temperature=run.info["temperature"],
     )
-
-
-def _predict(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    count = len(pixels)
-    # Padded, so that only one shape is compiled.
-    batch = np.zeros((CHUNK_IMAGES, *pixels.shape[1:]), np.float32)
-    batch[:count] = pixels
-    logits: NDArray[np.float32] = np.asarray(model.predict_on_batch(batch))[:count]
-    return logits
 
 
 def _load(maker: ViewMaker, entry: Entry) -> NDArray[np.uint8] | DataError:

@@ -6,7 +6,7 @@ Both ways give the same numbers: what is computed anew goes through the same rou
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ _PACK_BYTES = 64_000_000
 
 Job = tuple[Entry, tuple[int, ...]]
 """An image and the views of it that are asked for."""
+
+_Chunk = list[tuple[str, NDArray[np.uint8]]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,49 +150,56 @@ def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job]) -> No
             return job, error
         return job, np.stack([maker.vary(pixels, entry, view) for view in views])
 
-    pack = _PackWriter(source.trunk, space)
-    with show_bar("features", total=count, unit="views") as advance:
+    def make_chunks() -> Iterator[_Chunk]:
+        chunk: _Chunk = []
         for (entry, views), made in map_ordered(make_views, todo):
             if isinstance(made, UnreadableImageError):
                 source.lost[entry.path] = made
             else:
                 for view, pixels in zip(views, made, strict=True):
-                    pack.add(maker.key(entry, view), pixels)
+                    chunk.append((maker.key(entry, view), pixels))
+                    if len(chunk) == CHUNK_IMAGES:
+                        yield chunk
+                        chunk = []
             advance(len(views))
+        if chunk:
+            yield chunk
+
+    def run(chunk: _Chunk) -> tuple[list[str], NDArray[np.generic]]:
+        pixels = np.stack([each for _, each in chunk])
+        return [key for key, _ in chunk], _store_type(source.trunk, pixels)
+
+    pack = _PackWriter(space)
+    with show_bar("features", total=count, unit="views") as advance:
+        for keys, features in map_ordered(run, make_chunks(), workers=source.trunk.streams):
+            pack.add(keys, features)
         pack.flush()
 
 
 class _PackWriter:
-    """Collects pixels to chunks for the trunk, and features to packs for the cache."""
+    """Collects features to packs for the cache."""
 
-    def __init__(self, trunk: Trunk, space: FeatureSpace) -> None:
-        self.trunk, self.space = trunk, space
+    def __init__(self, space: FeatureSpace) -> None:
+        self.space = space
         self.keys: list[str] = []
-        self.pixels: list[NDArray[np.uint8]] = []
         self.features: list[NDArray[np.generic]] = []
         row_bytes = int(np.prod(space.shape)) * space.dtype.itemsize
         self.rows = max(1, _PACK_BYTES // row_bytes)
 
-    def add(self, key: str, pixels: NDArray[np.uint8]) -> None:
-        """Take one view."""
-        self.keys.append(key)
-        self.pixels.append(pixels)
-        if len(self.pixels) == CHUNK_IMAGES:
-            self._run()
-        if len(self.keys) >= self.rows:
-            self.flush()
+    def add(self, keys: Sequence[str], features: NDArray[np.generic]) -> None:
+        """Take the features of some views."""
+        for start in range(0, len(keys), self.rows):
+            part = keys[start : start + self.rows]
+            if len(self.keys) + len(part) > self.rows:
+                self.flush()
+            self.keys += part
+            self.features.append(features[start : start + self.rows])
 
     def flush(self) -> None:
         """Write what was collected."""
-        if self.pixels:
-            self._run()
         if self.keys:
             self.space.add(self.keys, np.concatenate(self.features))
         self.keys, self.features = [], []
-
-    def _run(self) -> None:
-        self.features.append(_store_type(self.trunk, np.stack(self.pixels)))
-        self.pixels = []
 
 
 def _dtype(trunk: Trunk) -> np.dtype[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +16,7 @@ from mnv2tl import checkpoint, store, weight_file
 from mnv2tl.checkpoint import Run, full_shapes, load_run
 from mnv2tl.config import TrainConfig
 from mnv2tl.errors import ResultError
-from mnv2tl.evaluate import Evaluation, evaluate_files, open_model
+from mnv2tl.evaluate import Evaluation, ask, build_whole, evaluate_files
 from mnv2tl.keras_model import build_model, freeze, set_arrays
 from mnv2tl.manifest import Entry, Manifest
 from mnv2tl.metrics import expected_calibration_error, fit_temperature, softmax
@@ -48,6 +50,8 @@ class Outcome:
     """Time that the stages took."""
     began: float
     """`time.perf_counter()` when the training began."""
+    whole: Future[keras.Model]
+    """What `open_whole` returned."""
 
 
 def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: Outcome) -> Run:
@@ -62,7 +66,7 @@ def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: O
     expected = softmax(outcome.logits, temperature=temperature)
     model = _assemble(config, outcome, classes=len(manifest.class_names))
     digest = checkpoint.write_keras(model, config.out / "best.keras")
-    checked = _evaluate_file(config, manifest, maker, temperature)
+    checked = _evaluate_file(config, manifest, maker, outcome.whole.result(), temperature)
     rows = {entry.path: row for row, entry in enumerate(val)}
     difference = compare(checked, expected[[rows[entry.path] for entry in checked.entries]])
     history, best_epoch = outcome.commit.history, outcome.commit.best.epoch
@@ -127,6 +131,18 @@ def compare(checked: Evaluation, expected: NDArray[np.float64]) -> float:
     return float(differences[worst])
 
 
+def open_whole(config: TrainConfig, classes: int) -> keras.Model:
+    """Return the whole network for the self-check, compiled; its weights are zero.
+
+    It takes seconds that a training of features leaves the other cores, so it is called beside it.
+    """
+    whole = build_whole(
+        alpha=config.alpha, image_px=config.image_px, scaling=config.scaling, classes=classes
+    )
+    ask(whole, np.zeros((1, config.image_px, config.image_px, 3), np.uint8))
+    return whole
+
+
 def _assemble(config: TrainConfig, outcome: Outcome, *, classes: int) -> keras.Model:
     """Return the whole network of stock layers with the best epoch's weights."""
     model = build_model(
@@ -143,21 +159,20 @@ def _assemble(config: TrainConfig, outcome: Outcome, *, classes: int) -> keras.M
 
 
 def _evaluate_file(
-    config: TrainConfig, manifest: Manifest, maker: ViewMaker, temperature: float
+    config: TrainConfig,
+    manifest: Manifest,
+    maker: ViewMaker,
+    whole: keras.Model,
+    temperature: float,
 ) -> Evaluation:
     """Evaluate best.keras, read back from the disk, on the files of validation images."""
     path = config.out / "best.keras"
-    classes = len(manifest.class_names)
-    shapes = full_shapes(alpha=config.alpha, image_px=config.image_px, classes=classes)
-    predict = open_model(
-        weight_file.read_arrays(weight_file.read_content(path), shapes, path=path),
-        alpha=config.alpha,
-        image_px=config.image_px,
-        scaling=config.scaling,
-        classes=classes,
+    shapes = full_shapes(
+        alpha=config.alpha, image_px=config.image_px, classes=len(manifest.class_names)
     )
+    set_arrays(whole, weight_file.read_arrays(weight_file.read_content(path), shapes, path=path))
     return evaluate_files(
-        predict,
+        functools.partial(ask, whole),
         maker,
         sample_val(manifest),
         class_names=manifest.class_names,

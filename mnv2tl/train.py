@@ -11,6 +11,7 @@ import datetime
 import platform
 import time
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from mnv2tl.config import TrainConfig
 from mnv2tl.epoch_report import report_epochs
 from mnv2tl.errors import InterruptError, show
 from mnv2tl.features import FeatureSource, prepare
-from mnv2tl.finish import Outcome, describe_trainable, finish
+from mnv2tl.finish import Outcome, describe_trainable, finish, open_whole
 from mnv2tl.interrupts import raise_pending, watch_signals
 from mnv2tl.keras_model import set_arrays
 from mnv2tl.manifest import LeftOut, Manifest
@@ -157,7 +158,8 @@ def _go_through_stages(config: TrainConfig, former: Run | None, *, accept_change
         state=state,
         seconds=seconds,
     )
-    commit, source = _fit_phases(training, commit, _describe(config, weights))
+    with ThreadPoolExecutor(1) as beside:
+        commit, source, whole = _fit_phases(training, commit, _describe(config, weights), beside)
     best_phase = list_phases(config)[commit.best.phase]
     if best_phase.index != list_phases(config)[-1].index:
         source = _read_features(training, best_phase)
@@ -169,14 +171,19 @@ def _go_through_stages(config: TrainConfig, former: Run | None, *, accept_change
         trunk_runtime=source.trunk.runtime,
         seconds=seconds,
         began=began,
+        whole=whole,
     )
     return finish(config, training.manifest, training.maker, outcome)
 
 
 def _fit_phases(
-    training: _Training, commit: Commit | None, info: dict[str, Any]
-) -> tuple[Commit, FeatureSource]:
-    """Train all phases from the last commit on; return the last commit and feature source."""
+    training: _Training, commit: Commit | None, info: dict[str, Any], beside: Executor
+) -> tuple[Commit, FeatureSource, Future[keras.Model]]:
+    """Train all phases from the last commit on; open the whole network beside the last of them.
+
+    Returns:
+        The last commit, the last source of features, and what `open_whole` returns.
+    """
     config = training.config
     for phase in list_phases(config):
         if commit is not None and commit.phase > phase.index:
@@ -184,11 +191,13 @@ def _fit_phases(
         with _timed(training.seconds, "features"):
             source = _read_features(training, phase)
         _write_start(config, training.manifest, info)
+        if phase.index == list_phases(config)[-1].index:
+            whole = beside.submit(open_whole, config, len(training.manifest.class_names))
         with _timed(training.seconds, "fit"):
             commit = _fit(training, phase, source, commit)
     if commit is None:
         raise ValueError("there is no phase to train")
-    return commit, source
+    return commit, source, whole
 
 
 @contextlib.contextmanager

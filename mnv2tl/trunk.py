@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,15 @@ from mnv2tl.config import RUNTIMES
 from mnv2tl.errors import MachineError
 from mnv2tl.mobilenet import Layer
 from mnv2tl.onnx_graph import Arrays, write_trunk
+from mnv2tl.parallel import count_workers
 from mnv2tl.store import sha256_bytes
 
 CHUNK_IMAGES = 16
 """Every call of a runtime gets this many images, the last one padded: one compiled shape, and an
 image's features do not depend on how many others are asked for."""
+
+# Each has its own intermediate results, about 60 MB at 224 px.
+_MAX_STREAMS = 8
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -39,6 +44,8 @@ class Trunk:
     """Shape of one image's features."""
     run_chunk: Run
     """Features of exactly `CHUNK_IMAGES` images."""
+    streams: int = 1
+    """How many threads may call it at once; each call computes in its own thread."""
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of images.
@@ -103,8 +110,10 @@ def open_trunk(
     open_runtime = {"openvino": _open_openvino, "onnxruntime": _open_onnxruntime}
     if runtime == "keras":
         run_chunk = _open_keras(layers, arrays, scaling, image_px)
+        streams = 1
     else:
-        run_chunk = open_runtime[runtime](content, image_px)
+        streams = min(count_workers(), _MAX_STREAMS)
+        run_chunk = open_runtime[runtime](content, image_px, streams)
     identity = {
         "graph_sha256": sha256_bytes(content),
         "runtime": runtime,
@@ -118,10 +127,11 @@ def open_trunk(
         identity=identity,
         output_shape=layers[-1].output_shape,
         run_chunk=run_chunk,
+        streams=streams,
     )
 
 
-def _open_openvino(content: bytes, image_px: int) -> Run:
+def _open_openvino(content: bytes, image_px: int, streams: int) -> Run:
     # Importing OpenVINO sends usage data to its maker unless this package is missing; it then
     # falls back to a stub of its own (openvino/tools/ovc/telemetry_utils.py, 2026.4).
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -130,22 +140,30 @@ def _open_openvino(content: bytes, image_px: int) -> Run:
     core = openvino.Core()
     model = core.read_model(content)
     model.reshape([CHUNK_IMAGES, image_px, image_px, 3])
-    # Without the hint OpenVINO computes in bfloat16 on CPUs that have it.
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(model, "CPU", options).create_infer_request()
+    options = {
+        # Without the hint OpenVINO computes in bfloat16 on CPUs that have it.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": streams,
+    }
+    compiled = core.compile_model(model, "CPU", options)
+    requests = threading.local()
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        output: NDArray[np.float32] = request.infer([pixels])[0]
+        if not hasattr(requests, "own"):
+            requests.own = compiled.create_infer_request()
+        output: NDArray[np.float32] = requests.own.infer([pixels])[0]
         return output
 
     return run
 
 
-def _open_onnxruntime(content: bytes, image_px: int) -> Run:
+def _open_onnxruntime(content: bytes, image_px: int, streams: int) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = max(1, count_workers() // streams)
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mnv2tl.errors import MachineError
 from mnv2tl.mobilenet import Layer, layer_array_shapes, list_layers
+from mnv2tl.parallel import map_ordered
 
 pytest.importorskip("onnx")
 
@@ -122,6 +123,20 @@ def test_results_survive_the_next_call(runtime: str) -> None:
     trunk.run(PIXELS[1:2])
 
     np.testing.assert_array_equal(first, copy)
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_features_do_not_depend_on_other_threads(runtime: str) -> None:
+    """As many calls at once as the trunk takes give bit-equal results, in any thread."""
+    trunk = _open(runtime)
+    batches = [np.roll(PIXELS, shift, axis=0) for shift in range(8)]
+    alone = [trunk.run(each) for each in batches]
+
+    together = list(map_ordered(trunk.run, batches, workers=trunk.streams))
+
+    assert trunk.streams >= 1
+    np.testing.assert_array_equal(together, alone)
 
 
 @pytest.mark.usefixtures("backend")
