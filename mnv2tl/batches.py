@@ -30,8 +30,8 @@ class EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
         epoch: int,
         class_weights: NDArray[np.float32],
     ) -> None:
-        # No workers of Keras: with them the first epoch begins with what was left in the queue
-        # when the model was built, and so sees its batches in another order (Keras 3.15.1).
+        # No workers of Keras: with them the same features gave other weights than without, as if
+        # an epoch saw its batches in another order (Keras 3.15.1).
         super().__init__()
         self.source, self.class_weights = source, class_weights
         self.entries = [entries[i] for i in order_of_epoch(config.seed, epoch, len(entries))]

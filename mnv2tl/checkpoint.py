@@ -65,8 +65,18 @@ class Run:
 
     @property
     def manifest(self) -> Manifest:
-        """The images that it was trained and validated on."""
-        return Manifest.load(self.folder / "manifest.json")
+        """The images that it was trained and validated on.
+
+        Raises:
+            ArtifactError: It is damaged (E406), or not the manifest of this run (E413).
+        """
+        path = self.folder / "manifest.json"
+        manifest = Manifest.load(path)
+        expected, found = self.info.get("manifest_sha256"), manifest.sha256
+        if expected is not None and found != expected:
+            message = f"expected the manifest {ascii(expected)[1:13]}, found {found[:12]}"
+            raise ArtifactError("E413", message, path=path)
+        return manifest
 
     @property
     def history(self) -> list[dict[str, Any]]:

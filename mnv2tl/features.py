@@ -5,8 +5,8 @@ Both ways give the same numbers: what is computed anew goes through the same rou
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mnv2tl.images import UnreadableImageError
 from mnv2tl.manifest import Entry
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
-from mnv2tl.trunk import CHUNK_IMAGES, Trunk
+from mnv2tl.trunk import CHUNK_IMAGES, Run, Trunk
 from mnv2tl.views import ViewMaker
 
 _PACK_BYTES = 64_000_000
@@ -43,8 +43,6 @@ class FeatureSource:
     """Known features; None when they are computed each time they are asked for."""
     lost: dict[str, UnreadableImageError] = field(default_factory=dict)
     """Path -> why an image that the manifest names could not be read."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    """Batches are read in threads, and the runtime takes one at a time."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,8 +58,7 @@ class FeatureSource:
         if self.space is not None:
             return self.space.read([self.maker.key(entry, view) for entry in entries])
         pixels = list(map_ordered(lambda entry: self._make(entry, view), entries))
-        with self.lock:
-            return _store_type(self.trunk, np.stack(pixels)).astype(np.float32)
+        return _store_type(self.trunk, self.trunk.run, np.stack(pixels)).astype(np.float32)
 
     def _make(self, entry: Entry, view: int) -> NDArray[np.uint8]:
         try:
@@ -150,7 +147,7 @@ def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job]) -> No
             return job, error
         return job, np.stack([maker.vary(pixels, entry, view) for view in views])
 
-    def make_chunks() -> Iterator[_Chunk]:
+    def make_chunks() -> Generator[_Chunk]:
         chunk: _Chunk = []
         for (entry, views), made in map_ordered(make_views, todo):
             if isinstance(made, UnreadableImageError):
@@ -167,12 +164,14 @@ def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job]) -> No
 
     def run(chunk: _Chunk) -> tuple[list[str], NDArray[np.generic]]:
         pixels = np.stack([each for _, each in chunk])
-        return [key for key, _ in chunk], _store_type(source.trunk, pixels)
+        run_in_stream = source.trunk.run_in_stream
+        return [key for key, _ in chunk], _store_type(source.trunk, run_in_stream, pixels)
 
     pack = _PackWriter(space)
     with show_bar("features", total=count, unit="views") as advance:
-        for keys, features in map_ordered(run, make_chunks(), workers=source.trunk.streams):
-            pack.add(keys, features)
+        with contextlib.closing(make_chunks()) as chunks:
+            for keys, features in map_ordered(run, chunks, workers=source.trunk.streams):
+                pack.add(keys, features)
         pack.flush()
 
 
@@ -207,9 +206,9 @@ def _dtype(trunk: Trunk) -> np.dtype[Any]:
     return np.dtype(np.uint8 if trunk.runtime == "none" else np.float16)
 
 
-def _store_type(trunk: Trunk, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
+def _store_type(trunk: Trunk, run: Run, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
     with np.errstate(over="ignore", invalid="ignore"):  # told below, in one line
-        features = trunk.run(pixels).astype(_dtype(trunk))
+        features = run(pixels).astype(_dtype(trunk))
     if features.dtype == np.float16 and not np.isfinite(features).all():
         message = "the frozen layers gave a feature that is not finite in float16"
         raise ResultError("E602", message, fix="check the base weights: mnv2tl weights verify")

@@ -80,7 +80,8 @@ def _of_duplicates(manifest: Manifest) -> Iterable[str]:
     if near and near["pairs"]:
         least = "" if near["complete"] else "at least "
         pairs, across = near["pairs"], near["across_splits"]
-        yield f"near duplicates: {least}{pairs} pairs that look the same, {across} across splits"
+        count = f"{pairs} pair that looks" if pairs == 1 else f"{pairs} pairs that look"
+        yield f"near duplicates: {least}{count} the same, {across} across splits"
 
 
 def _of_splits(listing: Listing, manifest: Manifest) -> Iterable[str]:

@@ -103,7 +103,7 @@ class StateStore:
             commits = [_commit_from(each) for each in value["commits"]] if schema <= SCHEMA else []
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, ArithmeticError, KeyError, TypeError, RecursionError) as error:
             message = "not a state of mnv2tl"
             raise ArtifactError("E403", message, path=path, fix="start again") from error
         if schema > SCHEMA:

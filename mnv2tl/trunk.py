@@ -43,9 +43,11 @@ class Trunk:
     output_shape: tuple[int, ...]
     """Shape of one image's features."""
     run_chunk: Run
-    """Features of exactly `CHUNK_IMAGES` images."""
+    """Features of exactly `CHUNK_IMAGES` images, by all cores; one call at a time."""
+    run_beside: Run | None = None
+    """The same numbers, for `streams` threads that call at once; None where `run_chunk` will do."""
     streams: int = 1
-    """How many threads may call it at once; each call computes in its own thread."""
+    """How many threads keep the cores busy with `run_beside`."""
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of images.
@@ -56,6 +58,13 @@ class Trunk:
         Returns:
             Shape (n, *output_shape).
         """
+        return self._run(self.run_chunk, pixels)
+
+    def run_in_stream(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return what `run` returns; at most `streams` threads may call it at once."""
+        return self._run(self.run_beside or self.run_chunk, pixels)
+
+    def _run(self, run_chunk: Run, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         features = np.empty((len(pixels), *self.output_shape), np.float32)
         for start in range(0, len(pixels), CHUNK_IMAGES):
             chunk = pixels[start : start + CHUNK_IMAGES]
@@ -63,7 +72,7 @@ class Trunk:
             if missing:
                 chunk = np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), np.uint8)])
             stop = min(start + CHUNK_IMAGES, len(pixels))
-            features[start:stop] = self.run_chunk(chunk)[: stop - start]
+            features[start:stop] = run_chunk(chunk)[: stop - start]
         return features
 
 
@@ -109,11 +118,10 @@ def open_trunk(
     content = write_trunk(layers, arrays, scaling=scaling)
     open_runtime = {"openvino": _open_openvino, "onnxruntime": _open_onnxruntime}
     if runtime == "keras":
-        run_chunk = _open_keras(layers, arrays, scaling, image_px)
-        streams = 1
+        run_chunk, run_beside, streams = _open_keras(layers, arrays, scaling, image_px), None, 1
     else:
         streams = min(count_workers(), _MAX_STREAMS)
-        run_chunk = open_runtime[runtime](content, image_px, streams)
+        run_chunk, run_beside = open_runtime[runtime](content, image_px, streams)
     identity = {
         "graph_sha256": sha256_bytes(content),
         "runtime": runtime,
@@ -127,11 +135,12 @@ def open_trunk(
         identity=identity,
         output_shape=layers[-1].output_shape,
         run_chunk=run_chunk,
+        run_beside=run_beside,
         streams=streams,
     )
 
 
-def _open_openvino(content: bytes, image_px: int, streams: int) -> Run:
+def _open_openvino(content: bytes, image_px: int, streams: int) -> tuple[Run, Run]:
     # Importing OpenVINO sends usage data to its maker unless this package is missing; it then
     # falls back to a stub of its own (openvino/tools/ovc/telemetry_utils.py, 2026.4).
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -140,35 +149,54 @@ def _open_openvino(content: bytes, image_px: int, streams: int) -> Run:
     core = openvino.Core()
     model = core.read_model(content)
     model.reshape([CHUNK_IMAGES, image_px, image_px, 3])
-    options = {
-        # Without the hint OpenVINO computes in bfloat16 on CPUs that have it.
-        "INFERENCE_PRECISION_HINT": "f32",
-        "NUM_STREAMS": streams,
-        "INFERENCE_NUM_THREADS": streams,
-    }
-    compiled = core.compile_model(model, "CPU", options)
-    requests = threading.local()
+    # Without the hint OpenVINO computes in bfloat16 on CPUs that have it.
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    shared = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": count_workers()}
 
-    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if not hasattr(requests, "own"):
-            requests.own = compiled.create_infer_request()
-        output: NDArray[np.float32] = requests.own.infer([pixels])[0]
-        return output
+    def compile_for(options: dict[str, Any]) -> Run:
+        compiled = core.compile_model(model, "CPU", options)
+        requests = threading.local()
 
-    return run
+        def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            if not hasattr(requests, "own"):
+                requests.own = compiled.create_infer_request()
+            output: NDArray[np.float32] = requests.own.infer([pixels])[0]
+            return output
+
+        return run
+
+    return _open_late(lambda: compile_for(exact)), _open_late(lambda: compile_for(exact | shared))
 
 
-def _open_onnxruntime(content: bytes, image_px: int, streams: int) -> Run:
+def _open_onnxruntime(content: bytes, image_px: int, streams: int) -> tuple[Run, Run]:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    options.intra_op_num_threads = max(1, count_workers() // streams)
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    def open_for(threads: int) -> Run:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+        def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            output: NDArray[np.float32] = session.run(None, {"image": pixels})[0]
+            return output
+
+        return run
+
+    cores = count_workers()
+    return _open_late(lambda: open_for(cores)), _open_late(lambda: open_for(cores // streams))
+
+
+def _open_late(open_it: Callable[[], Run]) -> Run:
+    """Return a function that opens what it calls when it is called first; most need only one."""
+    lock = threading.Lock()
+    opened: list[Run] = []
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        output: NDArray[np.float32] = session.run(None, {"image": pixels})[0]
-        return output
+        with lock:
+            if not opened:
+                opened.append(open_it())
+        return opened[0](pixels)
 
     return run
 

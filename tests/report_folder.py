@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from mnv2tl import store
 from mnv2tl.checkpoint import Run, load_run
-from mnv2tl.manifest import LeftOut
+from mnv2tl.manifest import LeftOut, Manifest
 
 CLASS_NAMES = (
     "<img src=x onerror=alert(1)>",
@@ -61,11 +62,16 @@ def rename(run: Run, folder: Path) -> Run:
         warnings=("<u>mind</u>\u202e",),
     )
     shutil.copytree(run.folder, folder / "run")
-    renamed.save(folder / "run" / "manifest.json")
-    info = json.loads((folder / "run" / "run.json").read_bytes())
-    info["class_names"] = list(CLASS_NAMES)
-    store.write_sealed_json(folder / "run" / "run.json", info)
-    return load_run(folder / "run")
+    return replace_manifest(folder / "run", renamed, class_names=list(CLASS_NAMES))
+
+
+def replace_manifest(folder: Path, manifest: Manifest, **changes: Any) -> Run:
+    """Give a run another manifest and further values in run.json, as if it had had them before."""
+    manifest.save(folder / "manifest.json")
+    info = json.loads((folder / "run.json").read_bytes())
+    info |= {"manifest_sha256": manifest.sha256, **changes}
+    store.write_sealed_json(folder / "run.json", info)
+    return load_run(folder)
 
 
 def write_bundle(run: Run, folder: Path) -> Path:

@@ -335,6 +335,7 @@ def test_demo_goes_the_whole_way_on_a_folder(
     assert (tmp_path / "demo" / "run" / "best.keras").is_file()
     assert _json(result)["bundle"] == str(tmp_path / "demo" / "bundle")
     assert (tmp_path / "demo" / "bundle" / "model.onnx").is_file()
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
     rows = json.loads((tmp_path / "demo" / "benchmark.json").read_bytes())["rows"]
     assert {"onnxruntime", f"keras-{backend}"} <= {row["runtime"] for row in rows}
 

@@ -98,6 +98,25 @@ def test_every_format_is_equal_when_made_twice(
     assert first == second
 
 
+def test_predict_and_selftest_take_every_file(bundle: Path, trained_run: Run) -> None:
+    """ONNX files and the SavedModel, with or without its version."""
+    seal = json.loads((bundle / "bundle.json").read_bytes())
+    paths = [bundle / each["path"] for each in seal["artifacts"]]
+    paths += [bundle / "saved_model" / "1"] if HAS_TENSORFLOW else []
+    picture = trained_run.manifest.path_of(trained_run.manifest.of_split("val")[0])
+    labels = {}
+    for path in paths:
+        tested = _call("selftest", path, "--json")
+        assert tested.exit_code == 0, tested.output
+        predicted = _call("predict", path, picture, "--json")
+        assert predicted.exit_code == 0, predicted.output
+        labels[path.name] = json.loads(predicted.stdout)["label"]
+
+    exact = [label for name, label in labels.items() if "-" not in name]  # float32
+    assert set(exact) == {labels["model.onnx"]}
+    assert _call("predict", bundle, picture).exit_code == 4
+
+
 def test_evaluate_takes_every_file(bundle: Path, trained_run: Run) -> None:
     """Accuracy is that of the gate, for each of them."""
     seal = json.loads((bundle / "bundle.json").read_bytes())

@@ -449,6 +449,27 @@ def _other_output(proto: Any) -> None:
     proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
 
 
+def _varint(value: int) -> bytes:
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
+
+
+def test_row_48_a_field_number_beyond_32_bits_is_refused(model: Path) -> None:
+    """Readers in C++ would take such a field for another, which nobody judged."""
+    inner = helper.make_node("Loop", ["image"], ["probabilities"]).SerializeToString()
+    hidden = _varint((1 << 32) | (1 << 3 | 2)) + _varint(len(inner)) + inner
+    graph = _varint(7 << 3 | 2) + _varint(len(hidden)) + hidden
+    model.write_bytes(model.read_bytes() + graph)
+
+    result = _call("predict", model, "x.png", "--json")
+
+    assert result.exit_code == 4, result.output
+    assert "number of a field is too large" in result.stderr
+
+
 def _sub_graph(proto: Any) -> None:
     graph = helper.make_graph([], "inner", [], [])
     proto.graph.node[0].attribute.append(helper.make_attribute("then_branch", graph))

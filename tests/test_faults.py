@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 from typing import Any
@@ -35,6 +36,9 @@ _AT_LEAST = {
 needs_shim = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler"
 )
+needs_jax = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="Keras' NumPy backend needs JAX"
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,7 @@ def test_rows_28_and_30_a_writer_survives_a_fault_at_any_call(
 
 
 @needs_shim
+@needs_jax
 def test_rows_28_and_30_a_run_folder_survives_faults() -> None:
     """Some calls of all that a training writes; no saved epoch is lost, the run is bit-equal."""
     table = run_part("writers", names=["run folder"], faults=_FAULTS, points=12)["run folder"]
@@ -65,6 +70,7 @@ def test_rows_28_and_30_a_run_folder_survives_faults() -> None:
 
 
 @needs_shim
+@needs_jax
 def test_a_writer_that_loses_its_file_is_found() -> None:
     """Keras writes on the final name: from its first call until its last there is no whole file."""
     name = "Model.save over a good file"

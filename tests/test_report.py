@@ -18,12 +18,18 @@ pytest.importorskip("jinja2")
 pytest.importorskip("keras")
 
 from mnv2tl import store
-from mnv2tl.checkpoint import Run, load_run
+from mnv2tl.checkpoint import Run
 from mnv2tl.cli import main
 from mnv2tl.errors import ArtifactError, DataError
 from mnv2tl.manifest import Entry
 from mnv2tl.report.write import write_report
-from tests.report_folder import CLASS_NAMES, rename, write_benchmark, write_bundle
+from tests.report_folder import (
+    CLASS_NAMES,
+    rename,
+    replace_manifest,
+    write_benchmark,
+    write_bundle,
+)
 
 _VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -262,9 +268,9 @@ def test_report_judges_trust_on_the_test_split(trained_run: Run, tmp_path: Path)
         for entry in manifest.entries
     )
     shutil.copytree(trained_run.folder, tmp_path / "run")
-    dataclasses.replace(manifest, entries=entries).save(tmp_path / "run" / "manifest.json")
+    run = replace_manifest(tmp_path / "run", dataclasses.replace(manifest, entries=entries))
 
-    text = _read(write_report(load_run(tmp_path / "run"))).text
+    text = _read(write_report(run)).text
 
     assert "Judged on the test pictures" in text
     assert "accuracy, test" in text
@@ -314,9 +320,9 @@ def test_report_of_2000_validation_pictures_stays_small(trained_run: Run, tmp_pa
     manifest = dataclasses.replace(
         trained_run.manifest, root=tmp_path / "data", entries=tuple(entries)
     )
-    manifest.save(tmp_path / "run" / "manifest.json")
+    run = replace_manifest(tmp_path / "run", manifest)
 
-    path = write_report(load_run(tmp_path / "run"))
+    path = write_report(run)
 
     assert path.stat().st_size < 15_000_000
     text = _read(path).text

@@ -133,7 +133,7 @@ def test_features_do_not_depend_on_other_threads(runtime: str) -> None:
     batches = [np.roll(PIXELS, shift, axis=0) for shift in range(8)]
     alone = [trunk.run(each) for each in batches]
 
-    together = list(map_ordered(trunk.run, batches, workers=trunk.streams))
+    together = list(map_ordered(trunk.run_in_stream, batches, workers=trunk.streams))
 
     assert trunk.streams >= 1
     np.testing.assert_array_equal(together, alone)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import statistics
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl import images, store
+from mnv2tl.errors import ResultError
 from mnv2tl.metrics import log_loss, top1_accuracy
 from mnv2tl_export import golden, onnx_model, saved_model, tf2onnx_model
 from mnv2tl_export.defaults import FILES
 from mnv2tl_export.gate import Candidate
 from mnv2tl_export.onnx_candidate import open_candidate
+from mnv2tl_export.onnx_file import read_onnx
 from mnv2tl_export.onnx_fp16 import convert_fp16
 from mnv2tl_export.onnx_int8 import CALIBRATION_IMAGES, Score, search
 from mnv2tl_export.parity import Floats
@@ -31,6 +35,9 @@ from mnv2tl_export.source import Source
 # Half precision has 11 bits; an int8 network answers a little otherwise on other processors.
 FP16_TOLERANCE = 2e-2
 INT8_TOLERANCE = 0.05
+
+_TIMED_IMAGES = 16
+_TIMED_ROUNDS = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +92,10 @@ class Workshop:
             return
         content, notes = self._write_onnx(name)
         store.write_bytes(path, content)
-        candidate = open_candidate(path.read_bytes(), format_name=name)
+        file = read_onnx(path)  # as a client would
+        if file.metadata.class_names != self.source.run.class_names:
+            raise ResultError("E601", f"{name} names other classes than the run", path=path)
+        candidate = open_candidate(file.content, format_name=name)
         yield Artifact(format=name, via=self.via, path=path, candidate=candidate, notes=notes)
 
     @functools.cached_property
@@ -100,7 +110,8 @@ class Workshop:
 
     def _write_onnx(self, name: str) -> tuple[bytes, dict[str, Any]]:
         if name == "onnx-fp16":
-            return self._write_fp16(), {}
+            content = self._write_fp16()
+            return content, {"latency": self._time(content)}
         if name == "onnx-int8":
             return self._write_int8()
         return self.float32, {}
@@ -127,8 +138,26 @@ class Workshop:
             # Its own answer: another processor must give it too, whatever Keras says.
             answer=_ask(found.content, picture[np.newaxis])[0],
         )
-        notes = {"recipe": found.recipe.name, "trials": [each.to_json() for each in found.trials]}
+        notes = {
+            "recipe": found.recipe.name,
+            "trials": [each.to_json() for each in found.trials],
+            "latency": self._time(found.content),
+        }
         return onnx_model.replace_metadata(found.content, metadata.to_texts()), notes
+
+    def _time(self, content: bytes) -> dict[str, float]:
+        """Return the median time of a call in ms beside that of float32, asked in turn."""
+        px = self.source.config["image_px"]
+        shown = {"image": np.full((_TIMED_IMAGES, px, px, 3), 128, np.uint8)}
+        sessions = {"float32_ms": open_session(self.float32), "ms": open_session(content)}
+        seconds: dict[str, list[float]] = {name: [] for name in sessions}
+        for _ in range(_TIMED_ROUNDS + 1):
+            for name, session in sessions.items():
+                start = time.perf_counter()
+                session.run(None, shown)
+                seconds[name].append(time.perf_counter() - start)
+        medians = {n: 1000 * statistics.median(each[1:]) for n, each in seconds.items()}
+        return {"batch": _TIMED_IMAGES, **medians}
 
     def _score(self, content: bytes) -> Score:
         """Measure a file on the validation split."""

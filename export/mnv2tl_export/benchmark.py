@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl import images
+from mnv2tl.errors import MachineError
 from mnv2tl.metrics import top1_accuracy
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import show_bar
 from mnv2tl_export import golden
 from mnv2tl_export.bundle import SEAL, read_seal
-from mnv2tl_export.child import Child
+from mnv2tl_export.child import Child, ChildEndedError
 from mnv2tl_export.evaluate import read_split
 from mnv2tl_export.gate import Pictures
 from mnv2tl_export.onnx_file import read_onnx
@@ -162,7 +163,20 @@ def benchmark(
         subjects: What is timed, at least one.
         pictures: What it is asked about; repeated where a batch is larger.
         plan: How much is measured.
+
+    Raises:
+        MachineError: One of their processes ended (E508).
     """
+    try:
+        return _benchmark(subjects, pictures, plan)
+    except ChildEndedError as error:
+        fix = "measure with a smaller --batch, or without --run"
+        raise MachineError("E508", f"a runtime failed: {error}", fix=fix) from error
+
+
+def _benchmark(
+    subjects: Sequence[Subject], pictures: LabelledPixels, plan: Plan
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     total = len(plan.threads) * len(plan.batches) * plan.rounds * len(subjects)
     with show_bar("benchmark", total=total, unit="turns") as advance:

@@ -62,8 +62,8 @@ class _Runtime:
         except OSError:  # not Linux
             return Message(values={"peak_rss_mb": None})
         # Not getrusage: its figure begins with that of the process that started this one.
-        (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-        return Message(values={"peak_rss_mb": int(peak) * 1024 / 1e6})
+        peaks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+        return Message(values={"peak_rss_mb": int(peaks[0]) * 1024 / 1e6 if peaks else None})
 
 
 def _import_onnx() -> Callable[[Any], Predict]:

@@ -32,7 +32,7 @@ def list_more(
     """
     more, left_out = [], []
     onnx = [subject for subject in subjects if subject.format == "onnx"]
-    if onnx and _is_installed("tf2onnx"):
+    if onnx and (onnx[0].via == "tf2onnx" or _is_installed("tf2onnx")):
         more.append(_write_other_road(load_run(run), onnx[0], folder))
     elif onnx:
         left_out.append("onnx via tf2onnx: tf2onnx is not installed")

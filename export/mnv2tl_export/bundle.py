@@ -4,7 +4,9 @@ It is filled under a temporary name beside its place, sealed with bundle.json, w
 SHA-256 of every file, and renamed. A reader sees no bundle, the former one or the new one.
 
 bundle/
-├── model.onnx      takes pixels, gives probabilities
+├── model.onnx      takes pixels, gives probabilities; model-fp16.onnx and model-int8.onnx too
+├── saved_model/    the same for TensorFlow
+├── README.md       for whoever deploys it
 ├── split.json      hash of every image's file, with its split and label
 ├── parity.json     what the gate measured
 └── bundle.json     hashes of the files, where they come from, when they were made
@@ -124,7 +126,14 @@ def read_seal(folder: Path) -> dict[str, Any]:
     except OSError as error:
         fix = "give a folder that mnv2tl export wrote"
         raise ArtifactError("E410", "not a bundle", path=folder, fix=fix) from error
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (
+        AttributeError,
+        ArithmeticError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise ArtifactError("E412", "not a bundle.json of mnv2tl", path=path) from error
     if schema > SCHEMA:
         message = f"schema {schema}, this version reads <= {SCHEMA}"

@@ -108,7 +108,7 @@ class Child:
                 question = Message(values={"what": what, **values}, arrays=arrays or {})
                 _write(self._questions, question)
                 answer = _read(self._answers)
-            except (BrokenPipeError, ConnectionResetError, EOFError) as error:
+            except (OSError, EOFError) as error:
                 raise self._ended() from error
         if "error" in answer.values:
             raise _make_error(answer.values["error"])
@@ -175,7 +175,9 @@ def _limit_memory(words: list[str]) -> None:
     if limits and os.name != "nt":
         import resource  # noqa: PLC0415
 
-        resource.setrlimit(resource.RLIMIT_AS, (int(limits[0]), int(limits[0])))
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = int(limits[0]) if hard == resource.RLIM_INFINITY else min(int(limits[0]), hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _describe_error(error: Mnv2tlError) -> Message:

@@ -17,6 +17,9 @@ FILES = {
 
 FORMATS = tuple(FILES)
 
+DERIVED = frozenset({"onnx-fp16", "onnx-int8"})
+"""Formats that are made of the float32 ONNX file."""
+
 ROADS = ("native", "tf2onnx")
 """What can write the graph of an ONNX file: this project, or TensorFlow and tf2onnx."""
 

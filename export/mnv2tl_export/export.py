@@ -10,13 +10,20 @@ from typing import Any
 
 from mnv2tl import store
 from mnv2tl.checkpoint import Run
-from mnv2tl.errors import ResultError
+from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.manifest import Manifest
 from mnv2tl.progress import say
 from mnv2tl.split import SPLITS
 from mnv2tl_export.artifacts import Artifact, Workshop
 from mnv2tl_export.bundle import new_bundle, seal
-from mnv2tl_export.defaults import ACCURACY_BUDGET, FORMATS, ROADS, default_formats
+from mnv2tl_export.defaults import (
+    ACCURACY_BUDGET,
+    DERIVED,
+    FILES,
+    FORMATS,
+    ROADS,
+    default_formats,
+)
 from mnv2tl_export.deploy_readme import write_readme
 from mnv2tl_export.gate import ask_reference, measure
 from mnv2tl_export.parity import Parity, judge, limits_of
@@ -38,9 +45,9 @@ class Result:
     """The published folder."""
     artifacts: tuple[Mapping[str, Any], ...]
     """`format`, `via`, `path`, `bytes`, `sha256`, `max_abs_diff`, `top1_agreement`,
-    `val_accuracy`, `passed` of each; those that failed have no file."""
+    `val_accuracy`, `passed` of each; those that failed are not in the folder."""
     parities: tuple[Parity, ...]
-    """What the gate found, in the same order."""
+    """What the gate found about each that could be made, in the same order."""
 
 
 def export_run(
@@ -91,22 +98,36 @@ def export_run(
         pictures = source.pictures("val")
         expected = ask_reference(source.reference, pictures)
         workshop = Workshop(source, folder, via=via, accuracy_budget=accuracy_budget)
-        artifacts, parities = [], []
-        for name in names:
+        artifacts: list[dict[str, Any]] = []
+        parities: list[Parity] = []
+        is_sound = True
+        for name in _put_source_first(names):
+            limits = limits_of(name, accuracy_budget=accuracy_budget)
             try:
+                if name in DERIVED and not is_sound:
+                    raise ResultError("E601", "it is made of the float32 file, which failed")
                 with workshop.make(name) as artifact:
-                    temperature = source.temperature or 1.0
-                    candidate = artifact.candidate
-                    measured = measure(candidate, expected, pictures, temperature=temperature)
-            except ResultError as error:
+                    measured = measure(
+                        artifact.candidate,
+                        expected,
+                        pictures,
+                        temperature=source.temperature or 1.0,
+                    )
+            except (ArtifactError, ResultError) as error:
+                _remove(folder / FILES[name])
                 if not keep_passing:
-                    raise
+                    message = f"{name}: {error.message}"
+                    raise ResultError("E601", message, path=error.path, fix=error.fix) from error
                 say(f"warning: {name} is not published: {error.message}")
                 artifacts.append({**_NOTHING, "format": name})
                 continue
-            limits = limits_of(name, accuracy_budget=accuracy_budget)
             parity = judge(measured, format_name=name, limits=limits)
+            is_sound = is_sound and (name != "onnx" or parity.passed)
             show(parity)
+            if name not in names:  # the float32 file, which others are made of
+                parity.raise_if_failed()
+                _remove(artifact.path)
+                continue
             parities.append(parity)
             artifacts.append(_describe_artifact(artifact, parity))
             if not parity.passed:
@@ -116,6 +137,13 @@ def export_run(
         info = {"class_names": run.class_names, "image_px": source.config["image_px"]}
         seal(folder, source.describe() | info | {"artifacts": artifacts})
     return Result(bundle=out, artifacts=tuple(artifacts), parities=tuple(parities))
+
+
+def _put_source_first(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the formats with the float32 file before those that are made of it."""
+    if not DERIVED.isdisjoint(names):
+        return ("onnx", *(name for name in names if name != "onnx"))
+    return names
 
 
 def _check_passed(parities: Sequence[Parity], *, keep_passing: bool) -> None:
@@ -157,7 +185,7 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _write_papers(

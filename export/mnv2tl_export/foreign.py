@@ -24,6 +24,7 @@ MEMORY_BYTES = 4 * 2**30
 """Address space of the process; onnxruntime alone takes about one GiB of it."""
 DEFAULT_PX = 224
 _MAX_NAMES_BYTES = 2**20
+_MAX_PX = 4096
 
 
 class ForeignClassifier:
@@ -49,14 +50,15 @@ class ForeignClassifier:
     ) -> None:
         file = read_foreign(Path(path), classes=len(class_names))
         self.class_names = tuple(class_names)
-        self.batch_size = batch_size
+        self.batch_size = batch_size if file.batch is None else file.batch
+        self._is_fixed = file.batch is not None
         self.image_px = _choose_px(file)
         self._path = file.path
         self._child = Child("mnv2tl_export.onnx_child", memory_bytes=MEMORY_BYTES)
         content = np.frombuffer(file.content, np.uint8)
         try:
             self._ask("open", content=content, threads=threads)
-        except Mnv2tlError:
+        except BaseException:
             self.close()
             raise
 
@@ -69,13 +71,15 @@ class ForeignClassifier:
         """
         answers = [np.zeros((0, len(self.class_names)), np.float32)]
         for start in range(0, len(pictures), self.batch_size):
-            pixels = [
-                images.resize(each, self.image_px) for each in pictures[start:][: self.batch_size]
-            ]
-            found = self._ask("predict", pixels=np.stack(pixels)).arrays["answers"]
+            batch = pictures[start : start + self.batch_size]
+            pixels = np.stack([images.resize(each, self.image_px) for each in batch])
+            if self._is_fixed:  # the rest is answered too, and left out
+                pixels = np.resize(pixels, (self.batch_size, *pixels.shape[1:]))
+            found = self._ask("predict", pixels=pixels).arrays["answers"]
             if found.shape != (len(pixels), len(self.class_names)):
                 message = f"it gives an output of shape {found.shape}"
                 raise ArtifactError("E412", message, path=self._path)
+            found = found[: len(batch)]
             if not np.isfinite(found).all():
                 raise ResultError("E602", "an answer is not finite", path=self._path)
             answers.append(found)
@@ -130,5 +134,8 @@ def _choose_px(file: ForeignFile) -> int:
     height, width = file.sides_px
     if height != width:
         message = f"it takes pictures of {height} by {width}; only squares are made here"
+        raise ArtifactError("E412", message, path=file.path)
+    if height is not None and not 1 <= height <= _MAX_PX:
+        message = f"it takes pictures of {height} pixels a side, allowed are 1 to {_MAX_PX}"
         raise ArtifactError("E412", message, path=file.path)
     return height or DEFAULT_PX

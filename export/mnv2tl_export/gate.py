@@ -149,7 +149,7 @@ def measure(
         logit_diffs=np.abs(np.concatenate(logits) - expected).max(axis=1) if logits else None,
         pixel_means=np.array(means),
         pixel_maxima=np.array(maxima),
-        batch_diff=_compare_batches(candidate.predict, np.stack(first)),
+        batch_diff=_compare_batches(candidate.predict, _repeat(first)),
         selftest=golden.check(candidate.selftest, candidate.predict, image_px=pictures.image_px),
     )
 
@@ -171,6 +171,11 @@ def _look(candidate: Candidate, pictures: Pictures, entry: Entry) -> _Row:
         pixel_max=float(difference.max()),
         from_file=candidate.predict(batch)[0],
     )
+
+
+def _repeat(pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return `_BATCH_IMAGES` images, repeated where there are fewer."""
+    return np.resize(np.stack(pixels), (_BATCH_IMAGES, *pixels[0].shape))
 
 
 def _compare_batches(predict: Ask, pixels: NDArray[np.uint8]) -> float:

@@ -89,7 +89,7 @@ class Metadata:
                 **{name: values[name] for name in cls.__slots__ if name != "class_names"},
             )
             _check(metadata)
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             message = f"damaged metadata ({type(error).__name__}: {str(error)!a})"
             raise ArtifactError("E412", message) from error
         return metadata
@@ -101,7 +101,8 @@ def _check(metadata: Metadata) -> None:
         raise ValueError("class_names must be texts")
     if type(metadata.image_px) is not int or not 1 <= metadata.image_px <= 4096:
         raise ValueError("image_px must be from 1 to 4096")
-    if len(metadata.selftest["probabilities"]) != len(names):
+    probabilities = metadata.selftest["probabilities"]
+    if len(probabilities) != len(names) or not all(type(each) is float for each in probabilities):
         raise ValueError("selftest must have a probability per class")
     if not 0 < float(metadata.selftest["tolerance"]) <= 1:
         raise ValueError("the self-test's tolerance must be from 0 to 1")

@@ -7,12 +7,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from mnv2tl.errors import ArtifactError
 from mnv2tl.mobilenet import INPUT
 from mnv2tl_export.gate import Ask, Candidate
 from mnv2tl_export.metadata import Metadata
 from mnv2tl_export.onnx_model import LOGITS, OUTPUT, RESIZED
 from mnv2tl_export.parity import Floats
-from mnv2tl_export.runtime import open_session
+from mnv2tl_export.runtime import RUNTIME_ERRORS, first_line, open_session
 
 
 def open_candidate(content: bytes, *, format_name: str = "onnx") -> Candidate:
@@ -60,6 +61,10 @@ def _asker(content: bytes, output: str) -> Ask:
     session = open_session(content)
 
     def ask(pixels: NDArray[np.uint8]) -> Floats:
-        return np.asarray(session.run([output], {INPUT: pixels})[0])
+        try:
+            return np.asarray(session.run([output], {INPUT: pixels})[0])
+        except RUNTIME_ERRORS as error:
+            message = f"onnxruntime cannot run it: {first_line(error)}"
+            raise ArtifactError("E412", message) from error
 
     return ask

@@ -19,6 +19,7 @@ from mnv2tl_export.metadata import Metadata
 from mnv2tl_export.protobuf import read_fields, read_integers, read_message, read_text
 
 MAX_BYTES = 256 * 2**20
+_MAX_BATCH = 1024
 OPERATORS = frozenset(
     {
         *("Abs", "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Equal", "Floor", "Gather"),
@@ -54,6 +55,8 @@ class ForeignFile:
     """Where it lies."""
     content: bytes
     """The file's bytes, the same that were judged."""
+    batch: int | None
+    """Pictures that it takes at once; None for any."""
     sides_px: tuple[int | None, int | None]
     """Height and width that it takes; None for any."""
 
@@ -106,8 +109,11 @@ def read_foreign(path: Path, *, classes: int) -> ForeignFile:
     content = _read_content(path)
     found = _judge(content, None, path)
     name, _ = _check_signature(found, classes, path)
-    height, width, _ = found.inputs[name][1][1:]
-    return ForeignFile(path=path, content=content, sides_px=(height, width))
+    batch, height, width, _ = found.inputs[name][1]
+    if batch is not None and not 1 <= batch <= _MAX_BATCH:
+        message = f"it takes {batch} pictures at once, allowed are 1 to {_MAX_BATCH}"
+        raise ArtifactError("E412", message, path=path)
+    return ForeignFile(path=path, content=content, batch=batch, sides_px=(height, width))
 
 
 def _judge(content: bytes, operators: frozenset[str] | None, path: Path) -> _Found:

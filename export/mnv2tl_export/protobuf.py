@@ -25,6 +25,9 @@ def read_fields(message: memoryview) -> Iterator[Field]:
     at = 0
     while at < len(message):
         key, at = _read_varint(message, at)
+        if key >> 32:
+            # Readers in C++ cut it to 32 bits, and would see another field.
+            raise ValueError("the number of a field is too large")
         number, kind = key >> 3, key & 7
         if number == 0:
             raise ValueError("a field has the number 0")
