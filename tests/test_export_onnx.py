@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import sys
 from typing import Any
 
@@ -17,13 +16,13 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from mnv2tl import images
-from mnv2tl.checkpoint import full_shapes
 from mnv2tl.metrics import softmax
 from mnv2tl.onnx_graph import GraphWriter
 from mnv2tl_export.onnx_candidate import open_candidate
 from mnv2tl_export.onnx_file import OPERATORS
 from mnv2tl_export.onnx_model import write_model
 from mnv2tl_export.onnx_resize import write_resize
+from tests.networks import draw_network
 
 PX = 96
 CLASSES = 4
@@ -34,23 +33,7 @@ SIZES = [
 ]
 
 
-def _draw_arrays(seed: int = 1) -> dict[str, NDArray[np.float32]]:
-    """Return weights of a narrow network that keep the signal's size."""
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for key, shape in full_shapes(alpha=0.35, image_px=PX, classes=CLASSES).items():
-        if key.endswith("/kernel"):
-            fan_in = math.prod(shape[:2]) if "depthwise" in key else math.prod(shape[:-1])
-            array = rng.normal(0.0, math.sqrt(2 / fan_in), shape)
-        elif key.endswith(("/gamma", "/moving_variance")):
-            array = rng.uniform(0.5, 1.5, shape)
-        else:
-            array = rng.normal(0.0, 0.1, shape)
-        arrays[key] = array.astype(np.float32)
-    return arrays
-
-
-ARRAYS = _draw_arrays()
+ARRAYS = draw_network(classes=CLASSES)
 
 
 def _write(
@@ -235,7 +218,9 @@ def test_equal_weights_give_equal_bytes() -> None:
 
 def test_other_weights_change_constants_only() -> None:
     """Two trainings give graphs that are equal but for their weights."""
-    models = [onnx.load_from_string(_write(_draw_arrays(seed))) for seed in (1, 2)]
+    models = [
+        onnx.load_from_string(_write(draw_network(classes=CLASSES, seed=seed))) for seed in (1, 2)
+    ]
 
     first, second = (model.graph for model in models)
     assert list(first.node) == list(second.node)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 import subprocess
 import sys
@@ -24,7 +23,6 @@ import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mnv2tl import images, progress, store
-from mnv2tl.checkpoint import full_shapes
 from mnv2tl.errors import ResultError
 from mnv2tl.metrics import log_loss, top1_accuracy
 from mnv2tl_export.onnx_file import DOMAINS, OPERATORS
@@ -33,27 +31,11 @@ from mnv2tl_export.onnx_int8 import RECIPES, Score, search
 from mnv2tl_export.onnx_model import LOGITS, OUTPUT, RESIZED, write_model
 from mnv2tl_export.onnx_network import finish, fold_scales
 from mnv2tl_export.onnx_quantise import Recipe, quantise
+from tests.networks import draw_network
 
 PX = 96
 CLASSES = 4
 Convert = Callable[[bytes], bytes]
-
-
-def _draw_arrays() -> dict[str, NDArray[np.float32]]:
-    """Return weights of a narrow network that keep the signal's size."""
-    rng = np.random.default_rng(1)
-    arrays = {}
-    for key, shape in full_shapes(alpha=0.35, image_px=PX, classes=CLASSES).items():
-        if key.endswith("/kernel"):
-            fan_in = math.prod(shape[:2]) if "depthwise" in key else math.prod(shape[:-1])
-            array = rng.normal(0.0, math.sqrt(2 / fan_in), shape)
-        elif key.endswith(("/gamma", "/moving_variance")):
-            array = rng.uniform(0.5, 1.5, shape)
-        else:
-            array = rng.normal(0.0, 0.1, shape)
-        arrays[key] = array.astype(np.float32)
-    arrays["predictions/kernel"] *= 3  # so that labels differ between pictures
-    return arrays
 
 
 def _write(arrays: dict[str, NDArray[np.float32]]) -> bytes:
@@ -78,7 +60,8 @@ def _draw_pictures(count: int, seed: int, *, sides: tuple[int, int] = (PX, PX)) 
     return np.asarray(np.clip(levels + 90 * waves + noise, 0, 255), np.uint8)
 
 
-ARRAYS = _draw_arrays()
+ARRAYS = draw_network(classes=CLASSES)
+ARRAYS["predictions/kernel"] *= 3  # so that labels differ between pictures
 FLOAT32 = _write(ARRAYS)
 CALIBRATION = _draw_pictures(6, seed=2)
 PIXELS = _draw_pictures(40, seed=3)

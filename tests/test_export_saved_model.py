@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
@@ -22,7 +21,6 @@ pytest.importorskip("tensorflow")
 import tensorflow as tf
 
 from mnv2tl import images, store
-from mnv2tl.checkpoint import full_shapes
 from mnv2tl.cli import main
 from mnv2tl.errors import ArtifactError, MachineError
 from mnv2tl.metrics import softmax
@@ -33,6 +31,7 @@ from mnv2tl_export.metadata import Metadata
 from mnv2tl_export.onnx_candidate import open_candidate as open_onnx
 from mnv2tl_export.saved_model import SavedModel, open_candidate, write_saved_model
 from mnv2tl_export.saved_model_file import GRAPH, METADATA
+from tests.networks import draw_network
 
 PX = 96
 CLASS_NAMES = ("disc", "square", "stripes")
@@ -44,23 +43,7 @@ SIZES = [
 ]
 
 
-def _draw_arrays() -> dict[str, NDArray[np.float32]]:
-    """Return weights of a narrow network that keep the signal's size."""
-    rng = np.random.default_rng(1)
-    arrays = {}
-    for key, shape in full_shapes(alpha=0.35, image_px=PX, classes=len(CLASS_NAMES)).items():
-        if key.endswith("/kernel"):
-            fan_in = math.prod(shape[:2]) if "depthwise" in key else math.prod(shape[:-1])
-            array = rng.normal(0.0, math.sqrt(2 / fan_in), shape)
-        elif key.endswith(("/gamma", "/moving_variance")):
-            array = rng.uniform(0.5, 1.5, shape)
-        else:
-            array = rng.normal(0.0, 0.1, shape)
-        arrays[key] = array.astype(np.float32)
-    return arrays
-
-
-ARRAYS = _draw_arrays()
+ARRAYS = draw_network(classes=len(CLASS_NAMES))
 
 
 def _metadata() -> Metadata:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +19,13 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
-from mnv2tl.checkpoint import full_shapes
 from mnv2tl.errors import MachineError, ResultError
 from mnv2tl_export import golden, onnx_model, tf2onnx_model
 from mnv2tl_export.metadata import Metadata
 from mnv2tl_export.onnx_candidate import open_candidate
 from mnv2tl_export.onnx_file import read_onnx
 from mnv2tl_export.tf2onnx_model import replace_network
+from tests.networks import draw_network
 
 PX = 96
 CLASSES = 4
@@ -34,23 +33,7 @@ SIZES = [(1, 1), (350, 7), (7, 350), (63, 101), (96, 96), (480, 640)]
 Writer = Callable[..., bytes]
 
 
-def _draw_arrays() -> dict[str, NDArray[np.float32]]:
-    """Return weights of a narrow network that keep the signal's size."""
-    rng = np.random.default_rng(1)
-    arrays = {}
-    for key, shape in full_shapes(alpha=0.35, image_px=PX, classes=CLASSES).items():
-        if key.endswith("/kernel"):
-            fan_in = math.prod(shape[:2]) if "depthwise" in key else math.prod(shape[:-1])
-            array = rng.normal(0.0, math.sqrt(2 / fan_in), shape)
-        elif key.endswith(("/gamma", "/moving_variance")):
-            array = rng.uniform(0.5, 1.5, shape)
-        else:
-            array = rng.normal(0.0, 0.1, shape)
-        arrays[key] = array.astype(np.float32)
-    return arrays
-
-
-ARRAYS = _draw_arrays()
+ARRAYS = draw_network(classes=CLASSES)
 METADATA = Metadata(
     class_names=("a", "b", "c", "d"),
     image_px=PX,

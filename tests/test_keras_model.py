@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mnv2tl.mobilenet import Layer, array_shapes, cut_at, layer_array_shapes, list_layers
+from mnv2tl.mobilenet import Layer, array_shapes, cut_at, list_layers
+from tests.networks import draw_arrays
 
 keras = pytest.importorskip("keras")
 
@@ -18,22 +19,6 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 LAYERS = list_layers(alpha=0.35, image_px=96)
 SHAPE = (96, 96, 3)
-
-
-def _draw_arrays(layers: Sequence[Layer], seed: int = 1) -> dict[str, NDArray[np.float32]]:
-    """Return weights that keep the signal's size, with BatchNorm statistics unlike the defaults."""
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for key, shape in [item for layer in layers for item in layer_array_shapes(layer).items()]:
-        if key.endswith("/kernel"):
-            fan_in = math.prod(shape[:2]) * (1 if "depthwise" in key else shape[2])
-            array = rng.normal(0.0, math.sqrt(2 / fan_in), shape)
-        elif key.endswith(("/gamma", "/moving_variance")):
-            array = rng.uniform(0.5, 1.5, shape)
-        else:
-            array = rng.normal(0.0, 0.1, shape)
-        arrays[key] = array.astype(np.float32)
-    return arrays
 
 
 def _draw_pixels(count: int = 3) -> NDArray[np.uint8]:
@@ -59,7 +44,7 @@ def test_model_equals_keras_applications(monkeypatch: pytest.MonkeyPatch) -> Non
     peer = keras.applications.MobileNetV2(
         SHAPE, alpha=0.35, include_top=False, weights=None, pooling="avg"
     )
-    arrays = _draw_arrays(LAYERS)
+    arrays = draw_arrays(LAYERS)
     peer.set_weights(list(arrays.values()))
     model = keras_model.build_model(LAYERS, classes=1280, input_shape=SHAPE, activation=None)
     dense = {
@@ -113,7 +98,7 @@ def test_arrays_survive_the_way_through_a_model(first: str | None) -> None:
     shape = _input_shape(layers)
     model = keras_model.build_model(layers, classes=3, input_shape=shape, dropout=0.5)
     rng = np.random.default_rng(3)
-    arrays = _draw_arrays(layers) | keras_model.initial_dense(1280, 3, rng)
+    arrays = draw_arrays(layers) | keras_model.initial_dense(1280, 3, rng)
     unused = {"Conv9/kernel": np.zeros(1, np.float32)}
 
     keras_model.set_arrays(model, arrays | unused)
@@ -208,7 +193,7 @@ def test_frozen_batch_norm_keeps_its_statistics_in_a_training_step(batch_norm: s
     """Otherwise a few steps on few images would overwrite what ImageNet taught."""
     layers = _tail("Conv_1")
     model = keras_model.build_model(layers, classes=2, input_shape=(3, 3, 112))
-    arrays = _draw_arrays(layers) | keras_model.initial_dense(1280, 2, np.random.default_rng(0))
+    arrays = draw_arrays(layers) | keras_model.initial_dense(1280, 2, np.random.default_rng(0))
     keras_model.set_arrays(model, arrays)
     keras_model.freeze(model, ["Conv_1", "Conv_1_bn"], batch_norm=batch_norm)
     model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
@@ -279,7 +264,7 @@ def test_initial_dense_is_glorot_uniform_of_its_generator() -> None:
 
 def test_trunk_and_head_together_are_the_whole_model() -> None:
     """Cutting the network at a convolution with padding of its own changes no number."""
-    arrays = _draw_arrays(LAYERS) | keras_model.initial_dense(1280, 3, np.random.default_rng(8))
+    arrays = draw_arrays(LAYERS) | keras_model.initial_dense(1280, 3, np.random.default_rng(8))
     cut = cut_at(LAYERS, 35)  # block_13_depthwise is the first to train
     whole = keras_model.build_model(LAYERS, classes=3, input_shape=SHAPE, scaling="symmetric")
     trunk = keras_model.build_trunk(LAYERS[:cut], scaling="symmetric", image_px=96)
@@ -298,4 +283,4 @@ def test_trunk_and_head_together_are_the_whole_model() -> None:
 
 def test_draw_arrays_covers_the_network() -> None:
     """The weights of these tests are those that the network needs."""
-    assert {key: array.shape for key, array in _draw_arrays(LAYERS).items()} == array_shapes(0.35)
+    assert {key: array.shape for key, array in draw_arrays(LAYERS).items()} == array_shapes(0.35)

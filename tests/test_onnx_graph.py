@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mnv2tl.mobilenet import Layer, cut_at, layer_array_shapes, list_layers
+from mnv2tl.mobilenet import Layer, cut_at, list_layers
+from tests.networks import draw_arrays
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -28,23 +28,7 @@ ENDS = [
 ]
 
 
-def _draw_arrays(layers: Sequence[Layer], seed: int = 1) -> dict[str, NDArray[np.float32]]:
-    """Return weights that keep the signal's size, with BatchNorm statistics unlike the defaults."""
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for key, shape in [item for layer in layers for item in layer_array_shapes(layer).items()]:
-        if key.endswith("/kernel"):
-            fan_in = math.prod(shape[:2]) * (1 if "depthwise" in key else shape[2])
-            array = rng.normal(0.0, math.sqrt(2 / fan_in), shape)
-        elif key.endswith(("/gamma", "/moving_variance")):
-            array = rng.uniform(0.5, 1.5, shape)
-        else:
-            array = rng.normal(0.0, 0.1, shape)
-        arrays[key] = array.astype(np.float32)
-    return arrays
-
-
-ARRAYS = _draw_arrays(LAYERS)
+ARRAYS = draw_arrays(LAYERS)
 
 
 def _draw_pixels(count: int, image_px: int = 96) -> NDArray[np.uint8]:
@@ -112,7 +96,7 @@ def test_trunk_equals_keras_at_other_widths_and_sizes(
     from mnv2tl.keras_model import build_trunk, set_arrays
 
     layers = _up_to("block_4_add", list_layers(alpha=alpha, image_px=image_px))
-    arrays, pixels = _draw_arrays(layers), _draw_pixels(2, image_px)
+    arrays, pixels = draw_arrays(layers), _draw_pixels(2, image_px)
     model = build_trunk(layers, scaling=scaling, image_px=image_px)
     set_arrays(model, arrays)
 

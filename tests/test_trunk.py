@@ -5,7 +5,6 @@ import importlib.util
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from mnv2tl.errors import MachineError
-from mnv2tl.mobilenet import Layer, layer_array_shapes, list_layers
+from mnv2tl.mobilenet import list_layers
 from mnv2tl.parallel import map_ordered
+from tests.networks import draw_arrays
 
 pytest.importorskip("onnx")
 
@@ -31,23 +31,7 @@ END = [layer.name for layer in LAYERS].index("block_6_project_BN") + 1
 RUNTIMES = ("openvino", "onnxruntime", "keras")
 
 
-def _draw_arrays(layers: Sequence[Layer], seed: int = 1) -> dict[str, NDArray[np.float32]]:
-    """Return weights that keep the signal's size, with BatchNorm statistics unlike the defaults."""
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for key, shape in [item for layer in layers for item in layer_array_shapes(layer).items()]:
-        if key.endswith("/kernel"):
-            fan_in = math.prod(shape[:2]) * (1 if "depthwise" in key else shape[2])
-            array = rng.normal(0.0, math.sqrt(2 / fan_in), shape)
-        elif key.endswith(("/gamma", "/moving_variance")):
-            array = rng.uniform(0.5, 1.5, shape)
-        else:
-            array = rng.normal(0.0, 0.1, shape)
-        arrays[key] = array.astype(np.float32)
-    return arrays
-
-
-ARRAYS = _draw_arrays(LAYERS)
+ARRAYS = draw_arrays(LAYERS)
 PIXELS = np.random.default_rng(2).integers(0, 256, (37, 96, 96, 3), np.uint8)
 
 
@@ -213,6 +197,7 @@ def refuse(*_):
 socket.socket.connect = refuse
 from mnv2tl.mobilenet import layer_array_shapes, list_layers
 from mnv2tl.trunk import open_trunk
+from tests.networks import draw_arrays
 layers = list_layers(alpha=0.35, image_px=96)[:3]
 shapes = {k: s for layer in layers for k, s in layer_array_shapes(layer).items()}
 arrays = {k: np.ones(s, np.float32) for k, s in shapes.items()}
