@@ -555,7 +555,7 @@ def test_row_23_near_duplicates_are_counted(root: Path) -> None:
 
     assert value["near_duplicates"]["pairs"] == 1
     assert value["near_duplicates"]["examples"][0][:2] == ["cats/q85.jpg", "cats/q95.jpg"]
-    assert any(each.startswith("near duplicates: 1 pairs") for each in value["warnings"])
+    assert any(each.startswith("near duplicates: 1 pair that looks") for each in value["warnings"])
     assert audit_json(root, "--no-near-duplicates")["near_duplicates"] == {}
 
 

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl import images
-from mnv2tl.errors import MachineError
+from mnv2tl.errors import ArtifactError, MachineError
 from mnv2tl.metrics import top1_accuracy
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import show_bar
 from mnv2tl_export import golden
 from mnv2tl_export.bundle import SEAL, read_seal
 from mnv2tl_export.child import Child, ChildEndedError
+from mnv2tl_export.defaults import FILES
 from mnv2tl_export.evaluate import read_split
 from mnv2tl_export.gate import Pictures
 from mnv2tl_export.onnx_file import read_onnx
@@ -111,6 +112,9 @@ def list_subjects(bundle: Path) -> tuple[list[Subject], list[str]]:
     for artifact in read_seal(bundle)["artifacts"]:
         if not artifact["passed"]:
             continue
+        if artifact["path"] not in FILES.values():
+            message = f"it names {artifact['path']!a}, which is no artifact"
+            raise ArtifactError("E412", message, path=bundle / SEAL)
         path = bundle / artifact["path"]
         common = {"format": artifact["format"], "via": artifact["via"]}
         if artifact["format"] != "savedmodel":

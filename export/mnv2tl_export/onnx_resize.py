@@ -12,7 +12,8 @@ a whole number that float32 holds exactly, whatever the order in which a runtime
 
 With `in` pixels read and `out` written, the distance of the centres of pixel i read and pixel j
 written is |(2 i + 1) out - (2 j + 1) in| units of 1 / (2 out) pixels read, and the triangle
-reaches 2 max(in, out) units far: whole numbers again.
+reaches 2 max(in, out) units far: whole numbers again, which float32 holds up to 37,449 pixels a
+side at 224.
 
 A pixel written needs few of those read, so a pass works in blocks of `_BLOCK` pixels written, each
 of which reads a window. A picture that has the right size already goes past: what is then resized
