@@ -5,8 +5,8 @@ Both ways give the same numbers: what is computed anew goes through the same rou
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,13 @@ from mnv2tl.images import UnreadableImageError
 from mnv2tl.manifest import Entry
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
-from mnv2tl.trunk import CHUNK_IMAGES, Run, Trunk
+from mnv2tl.trunk import CHUNK_IMAGES, Trunk
 from mnv2tl.views import ViewMaker
 
 _PACK_BYTES = 64_000_000
 
 Job = tuple[Entry, tuple[int, ...]]
 """An image and the views of it that are asked for."""
-
-_Chunk = list[tuple[str, NDArray[np.uint8]]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,6 +41,9 @@ class FeatureSource:
     """Known features; None when they are computed each time they are asked for."""
     lost: dict[str, UnreadableImageError] = field(default_factory=dict)
     """Path -> why an image that the manifest names could not be read."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """The runtime is asked by one thread at a time: two requests of OpenVINO 2026.4 that are filled
+    at once may wait for each other for ever."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,7 +59,8 @@ class FeatureSource:
         if self.space is not None:
             return self.space.read([self.maker.key(entry, view) for entry in entries])
         pixels = list(map_ordered(lambda entry: self._make(entry, view), entries))
-        return _store_type(self.trunk, self.trunk.run, np.stack(pixels)).astype(np.float32)
+        with self.lock:
+            return _store_type(self.trunk, np.stack(pixels)).astype(np.float32)
 
     def _make(self, entry: Entry, view: int) -> NDArray[np.uint8]:
         try:
@@ -147,58 +149,49 @@ def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job]) -> No
             return job, error
         return job, np.stack([maker.vary(pixels, entry, view) for view in views])
 
-    def make_chunks() -> Generator[_Chunk]:
-        chunk: _Chunk = []
+    pack = _PackWriter(source.trunk, space)
+    with show_bar("features", total=count, unit="views") as advance:
         for (entry, views), made in map_ordered(make_views, todo):
             if isinstance(made, UnreadableImageError):
                 source.lost[entry.path] = made
             else:
                 for view, pixels in zip(views, made, strict=True):
-                    chunk.append((maker.key(entry, view), pixels))
-                    if len(chunk) == CHUNK_IMAGES:
-                        yield chunk
-                        chunk = []
+                    pack.add(maker.key(entry, view), pixels)
             advance(len(views))
-        if chunk:
-            yield chunk
-
-    def run(chunk: _Chunk) -> tuple[list[str], NDArray[np.generic]]:
-        pixels = np.stack([each for _, each in chunk])
-        run_in_stream = source.trunk.run_in_stream
-        return [key for key, _ in chunk], _store_type(source.trunk, run_in_stream, pixels)
-
-    pack = _PackWriter(space)
-    with show_bar("features", total=count, unit="views") as advance:
-        with contextlib.closing(make_chunks()) as chunks:
-            for keys, features in map_ordered(run, chunks, workers=source.trunk.streams):
-                pack.add(keys, features)
         pack.flush()
 
 
 class _PackWriter:
-    """Collects features to packs for the cache."""
+    """Collects pixels to chunks for the trunk, and features to packs for the cache."""
 
-    def __init__(self, space: FeatureSpace) -> None:
-        self.space = space
+    def __init__(self, trunk: Trunk, space: FeatureSpace) -> None:
+        self.trunk, self.space = trunk, space
         self.keys: list[str] = []
+        self.pixels: list[NDArray[np.uint8]] = []
         self.features: list[NDArray[np.generic]] = []
         row_bytes = int(np.prod(space.shape)) * space.dtype.itemsize
         self.rows = max(1, _PACK_BYTES // row_bytes)
 
-    def add(self, keys: Sequence[str], features: NDArray[np.generic]) -> None:
-        """Take the features of some views."""
-        for start in range(0, len(keys), self.rows):
-            part = keys[start : start + self.rows]
-            if len(self.keys) + len(part) > self.rows:
-                self.flush()
-            self.keys += part
-            self.features.append(features[start : start + self.rows])
+    def add(self, key: str, pixels: NDArray[np.uint8]) -> None:
+        """Take one view."""
+        self.keys.append(key)
+        self.pixels.append(pixels)
+        if len(self.pixels) == CHUNK_IMAGES:
+            self._run()
+        if len(self.keys) >= self.rows:
+            self.flush()
 
     def flush(self) -> None:
         """Write what was collected."""
+        if self.pixels:
+            self._run()
         if self.keys:
             self.space.add(self.keys, np.concatenate(self.features))
         self.keys, self.features = [], []
+
+    def _run(self) -> None:
+        self.features.append(_store_type(self.trunk, np.stack(self.pixels)))
+        self.pixels = []
 
 
 def _dtype(trunk: Trunk) -> np.dtype[Any]:
@@ -206,9 +199,9 @@ def _dtype(trunk: Trunk) -> np.dtype[Any]:
     return np.dtype(np.uint8 if trunk.runtime == "none" else np.float16)
 
 
-def _store_type(trunk: Trunk, run: Run, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
+def _store_type(trunk: Trunk, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
     with np.errstate(over="ignore", invalid="ignore"):  # told below, in one line
-        features = run(pixels).astype(_dtype(trunk))
+        features = trunk.run(pixels).astype(_dtype(trunk))
     if features.dtype == np.float16 and not np.isfinite(features).all():
         message = "the frozen layers gave a feature that is not finite in float16"
         raise ResultError("E602", message, fix="check the base weights: mnv2tl weights verify")

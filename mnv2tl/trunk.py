@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +18,11 @@ from mnv2tl.config import RUNTIMES
 from mnv2tl.errors import MachineError
 from mnv2tl.mobilenet import Layer
 from mnv2tl.onnx_graph import Arrays, write_trunk
-from mnv2tl.parallel import count_workers
 from mnv2tl.store import sha256_bytes
 
 CHUNK_IMAGES = 16
 """Every call of a runtime gets this many images, the last one padded: one compiled shape, and an
 image's features do not depend on how many others are asked for."""
-
-# Each has its own intermediate results, about 60 MB at 224 px.
-_MAX_STREAMS = 8
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -43,11 +38,7 @@ class Trunk:
     output_shape: tuple[int, ...]
     """Shape of one image's features."""
     run_chunk: Run
-    """Features of exactly `CHUNK_IMAGES` images, by all cores; one call at a time."""
-    run_beside: Run | None = None
-    """The same numbers, for `streams` threads that call at once; None where `run_chunk` will do."""
-    streams: int = 1
-    """How many threads keep the cores busy with `run_beside`."""
+    """Features of exactly `CHUNK_IMAGES` images."""
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of images.
@@ -58,13 +49,6 @@ class Trunk:
         Returns:
             Shape (n, *output_shape).
         """
-        return self._run(self.run_chunk, pixels)
-
-    def run_in_stream(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return what `run` returns; at most `streams` threads may call it at once."""
-        return self._run(self.run_beside or self.run_chunk, pixels)
-
-    def _run(self, run_chunk: Run, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         features = np.empty((len(pixels), *self.output_shape), np.float32)
         for start in range(0, len(pixels), CHUNK_IMAGES):
             chunk = pixels[start : start + CHUNK_IMAGES]
@@ -72,7 +56,7 @@ class Trunk:
             if missing:
                 chunk = np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), np.uint8)])
             stop = min(start + CHUNK_IMAGES, len(pixels))
-            features[start:stop] = run_chunk(chunk)[: stop - start]
+            features[start:stop] = self.run_chunk(chunk)[: stop - start]
         return features
 
 
@@ -118,10 +102,9 @@ def open_trunk(
     content = write_trunk(layers, arrays, scaling=scaling)
     open_runtime = {"openvino": _open_openvino, "onnxruntime": _open_onnxruntime}
     if runtime == "keras":
-        run_chunk, run_beside, streams = _open_keras(layers, arrays, scaling, image_px), None, 1
+        run_chunk = _open_keras(layers, arrays, scaling, image_px)
     else:
-        streams = min(count_workers(), _MAX_STREAMS)
-        run_chunk, run_beside = open_runtime[runtime](content, image_px, streams)
+        run_chunk = open_runtime[runtime](content, image_px)
     identity = {
         "graph_sha256": sha256_bytes(content),
         "runtime": runtime,
@@ -135,12 +118,10 @@ def open_trunk(
         identity=identity,
         output_shape=layers[-1].output_shape,
         run_chunk=run_chunk,
-        run_beside=run_beside,
-        streams=streams,
     )
 
 
-def _open_openvino(content: bytes, image_px: int, streams: int) -> tuple[Run, Run]:
+def _open_openvino(content: bytes, image_px: int) -> Run:
     # Importing OpenVINO sends usage data to its maker unless this package is missing; it then
     # falls back to a stub of its own (openvino/tools/ovc/telemetry_utils.py, 2026.4).
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -150,53 +131,26 @@ def _open_openvino(content: bytes, image_px: int, streams: int) -> tuple[Run, Ru
     model = core.read_model(content)
     model.reshape([CHUNK_IMAGES, image_px, image_px, 3])
     # Without the hint OpenVINO computes in bfloat16 on CPUs that have it.
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    shared = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": count_workers()}
-
-    def compile_for(options: dict[str, Any]) -> Run:
-        compiled = core.compile_model(model, "CPU", options)
-        requests = threading.local()
-
-        def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-            if not hasattr(requests, "own"):
-                requests.own = compiled.create_infer_request()
-            output: NDArray[np.float32] = requests.own.infer([pixels])[0]
-            return output
-
-        return run
-
-    return _open_late(lambda: compile_for(exact)), _open_late(lambda: compile_for(exact | shared))
-
-
-def _open_onnxruntime(content: bytes, image_px: int, streams: int) -> tuple[Run, Run]:
-    import onnxruntime
-
-    def open_for(threads: int) -> Run:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-        def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-            output: NDArray[np.float32] = session.run(None, {"image": pixels})[0]
-            return output
-
-        return run
-
-    cores = count_workers()
-    return _open_late(lambda: open_for(cores)), _open_late(lambda: open_for(cores // streams))
-
-
-def _open_late(open_it: Callable[[], Run]) -> Run:
-    """Return a function that opens what it calls when it is called first; most need only one."""
-    lock = threading.Lock()
-    opened: list[Run] = []
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(model, "CPU", options).create_infer_request()
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with lock:
-            if not opened:
-                opened.append(open_it())
-        return opened[0](pixels)
+        output: NDArray[np.float32] = request.infer([pixels])[0]
+        return output
+
+    return run
+
+
+def _open_onnxruntime(content: bytes, image_px: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        output: NDArray[np.float32] = session.run(None, {"image": pixels})[0]
+        return output
 
     return run
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from mnv2tl.errors import MachineError
 from mnv2tl.mobilenet import list_layers
-from mnv2tl.parallel import map_ordered
 from tests.networks import draw_arrays
 
 pytest.importorskip("onnx")
@@ -107,20 +106,6 @@ def test_results_survive_the_next_call(runtime: str) -> None:
     trunk.run(PIXELS[1:2])
 
     np.testing.assert_array_equal(first, copy)
-
-
-@pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_features_do_not_depend_on_other_threads(runtime: str) -> None:
-    """As many calls at once as the trunk takes give bit-equal results, in any thread."""
-    trunk = _open(runtime)
-    batches = [np.roll(PIXELS, shift, axis=0) for shift in range(8)]
-    alone = [trunk.run(each) for each in batches]
-
-    together = list(map_ordered(trunk.run_in_stream, batches, workers=trunk.streams))
-
-    assert trunk.streams >= 1
-    np.testing.assert_array_equal(together, alone)
 
 
 @pytest.mark.usefixtures("backend")
