@@ -36,6 +36,8 @@ _DEPLOY_TESTS = (
 )
 # What reaches TensorFlow from JAX, or must not.
 _BOTH_TESTS = ("backend", "export_saved_model", "export_tf2onnx", "export_formats")
+# One worker per core; `-n 0` behind `--` runs the tests in one process, as a debugger wants.
+_PARALLEL = ("-n", "auto", "--dist", "worksteal")
 # Of September 2024; it takes the same NumPy as the newest one.
 _OLD_ONNXRUNTIME = "onnxruntime==1.19.2"
 
@@ -77,7 +79,7 @@ def tests(session: nox.Session, backend: str) -> None:
     """Run the tests on one Python and one backend."""
     extras = "savedmodel" if backend == "tensorflow" else backend
     session.install("-e", f".[{extras},fast,test]")
-    session.run("pytest", *session.posargs, env={"KERAS_BACKEND": backend})
+    session.run("pytest", *_PARALLEL, *session.posargs, env={"KERAS_BACKEND": backend})
 
 
 @nox.session
@@ -85,7 +87,7 @@ def both(session: nox.Session) -> None:
     """Export from Keras on JAX to what TensorFlow writes, where both are installed."""
     session.install("-e", ".[jax,savedmodel,fast,test]")
     files = [f"tests/test_{name}.py" for name in _BOTH_TESTS]
-    session.run("pytest", *files, *session.posargs, env={"KERAS_BACKEND": "jax"})
+    session.run("pytest", *_PARALLEL, *files, *session.posargs, env={"KERAS_BACKEND": "jax"})
 
 
 @nox.session(venv_backend="uv")
@@ -94,7 +96,8 @@ def lowest(session: nox.Session, backend: str) -> None:
     """Run the tests on the oldest packages that pyproject.toml allows; needs uv."""
     session.install("-e", f".[{backend},fast,test]", "--resolution", "lowest-direct")
     # Old packages warn of each other.
-    session.run("pytest", "-W", "default", *session.posargs, env={"KERAS_BACKEND": backend})
+    options = (*_PARALLEL, "-W", "default", *session.posargs)
+    session.run("pytest", *options, env={"KERAS_BACKEND": backend})
 
 
 @nox.session

@@ -146,7 +146,7 @@ def _apply(layer: keras.layers.Layer, inputs: Any) -> Any:
 
 @contextlib.contextmanager
 def _filled_by_numpy(layer: keras.layers.Layer) -> Iterator[None]:
-    """Make NumPy fill the weights that the block creates; JAX compiles a program per shape."""
+    """Make NumPy fill the weights that the block creates."""
     initializers = {k: v for k, v in vars(layer).items() if k.endswith("_initializer")}
     for name, initializer in initializers.items():
         setattr(layer, name, _fill_ones if _is_ones(initializer) else _fill_zeros)
@@ -159,12 +159,21 @@ def _is_ones(initializer: Any) -> bool:
     return isinstance(initializer, keras.initializers.Ones)
 
 
-def _fill_zeros(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    return np.zeros(shape, dtype)
+def _fill_zeros(shape: tuple[int, ...], dtype: str) -> Any:
+    return _place(np.zeros(shape, dtype))
 
 
-def _fill_ones(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    return np.ones(shape, dtype)
+def _fill_ones(shape: tuple[int, ...], dtype: str) -> Any:
+    return _place(np.ones(shape, dtype))
+
+
+def _place(array: NDArray[Any]) -> Any:
+    """Return what Keras makes a variable of; JAX compiles a program per shape of a NumPy array."""
+    if keras.backend.backend() != "jax":
+        return array
+    import jax  # noqa: PLC0415  JAX may be missing
+
+    return jax.device_put(array)
 
 
 def _is_jax_on_cpu() -> bool:
