@@ -7,6 +7,7 @@ skipped, and nox says so. Words behind `--` go to the program that the session r
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -29,6 +30,17 @@ nox.options.sessions = [
     *("lint", "types", *_TESTS, "both", "deploy", "node", "old_onnxruntime", "wheel", "notebook")
 ]
 
+# Name of a file in requirements/ -> extras of this project, and further packages that it locks.
+# What a user's install does is for the sessions that install without a lock to show.
+LOCKS = {
+    "lint": ((), ("ruff",)),
+    "types": (("train", "test"), ("mypy", "nox")),
+    "jax": (("jax", "fast", "test"), ()),
+    "tensorflow": (("savedmodel", "fast", "test"), ()),
+    "both": (("jax", "savedmodel", "fast", "test"), ()),
+    "deploy": (("deploy",), ("hypothesis", "pytest")),
+}
+
 # These need neither Keras nor a backend, and neither does what they test.
 _DEPLOY_TESTS = (
     *("imports", "store", "images", "image_headers", "parallel", "progress"),
@@ -38,6 +50,7 @@ _DEPLOY_TESTS = (
 _BOTH_TESTS = ("backend", "export_saved_model", "export_tf2onnx", "export_formats")
 # One worker per core; `-n 0` behind `--` runs the tests in one process, as a debugger wants.
 _PARALLEL = ("-n", "auto", "--dist", "worksteal")
+_TEMPLATES = ("layout.html.j2", "report.html.j2", "compare.html.j2", "report.css")
 # Of September 2024; it takes the same NumPy as the newest one.
 _OLD_ONNXRUNTIME = "onnxruntime==1.19.2"
 
@@ -60,7 +73,7 @@ def lint(session: nox.Session) -> None:
     ruff = _pinned("ruff")
     if ruff not in Path(".pre-commit-config.yaml").read_text("utf-8"):
         session.error(f".pre-commit-config.yaml must pin {ruff} as the extra dev does")
-    session.install(ruff)
+    _install_locked(session, "lint", project=False)
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check", *session.posargs)
 
@@ -69,7 +82,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the types of the whole project, strictly."""
     # No backend is installed: they have no types to be checked against.
-    session.install("-e", ".[train,test]", "nox", _pinned("mypy"))
+    _install_locked(session, "types")
     session.run("mypy", *session.posargs)
 
 
@@ -77,15 +90,14 @@ def types(session: nox.Session) -> None:
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def tests(session: nox.Session, backend: str) -> None:
     """Run the tests on one Python and one backend."""
-    extras = "savedmodel" if backend == "tensorflow" else backend
-    session.install("-e", f".[{extras},fast,test]")
+    _install_locked(session, backend)
     session.run("pytest", *_PARALLEL, *session.posargs, env={"KERAS_BACKEND": backend})
 
 
 @nox.session
 def both(session: nox.Session) -> None:
     """Export from Keras on JAX to what TensorFlow writes, where both are installed."""
-    session.install("-e", ".[jax,savedmodel,fast,test]")
+    _install_locked(session, "both")
     files = [f"tests/test_{name}.py" for name in _BOTH_TESTS]
     session.run("pytest", *_PARALLEL, *files, *session.posargs, env={"KERAS_BACKEND": "jax"})
 
@@ -103,11 +115,12 @@ def lowest(session: nox.Session, backend: str) -> None:
 @nox.session
 def deploy(session: nox.Session) -> None:
     """Show that what is deployed needs no training framework."""
-    session.install("-e", ".[deploy]", "hypothesis", "pytest")
+    _install_locked(session, "deploy")
     for name in ("keras", "jax", "tensorflow", "onnx"):
         session.run("python", "-c", f"import {name}", success_codes=[1], silent=True)
     session.run("mnv2tl", "--help", silent=True)
     session.run("mnv2tl", "samples", "list")
+    session.run("mnv2tl", "doctor", success_codes=[5], silent=True)  # it cannot train
     files = [f"tests/test_{name}.py" for name in _DEPLOY_TESTS]
     session.run("pytest", *files, *session.posargs)
 
@@ -117,7 +130,7 @@ def node(session: nox.Session) -> None:
     """Ask onnxruntime for Node.js, which nobody here wrote, about an exported model."""
     if shutil.which("npm") is None:
         session.skip("npm is not installed")
-    session.install("-e", ".[deploy]", "pytest")
+    _install_locked(session, "deploy")
     folder = str(Path(session.create_tmp()).resolve())
     # Its install script fetches what CUDA needs, and nothing else.
     options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder)
@@ -186,6 +199,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def trackers(session: nox.Session) -> None:
+    """Tell MLflow, Weights & Biases and TensorBoard of trainings, and read back what they keep."""
+    session.install("-e", ".[jax,fast,test,mlflow,wandb]")
+    session.run("pytest", "tests/test_trackers.py", "tests/test_tensorboard.py", *session.posargs)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Kill every writer at every system call, kill trainings, damage files; takes an hour."""
     session.install("-e", ".[jax,fast]")
@@ -195,11 +215,59 @@ def faults(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run one benchmark on both backends' packages: `nox -s bench -- NAME`."""
-    names = sorted(path.stem for path in Path("benchmarks").glob("[!_]*.py"))
+    about = Path("benchmarks", "README.md").read_text("utf-8")
+    names = sorted(set(re.findall(r"`python -m benchmarks\.(\w+)", about)))
     if not session.posargs or session.posargs[0] not in names:
         session.error(f"usage: nox -s bench -- NAME [OPTION...], NAME one of {', '.join(names)}")
-    session.install("-e", ".[jax,tensorflow,demo]")
-    session.run("python", f"benchmarks/{session.posargs[0]}.py", *session.posargs[1:])
+    session.install("-e", ".[jax,savedmodel,demo]")
+    name, *options = session.posargs
+    session.run("python", "-m", f"benchmarks.{name}", *options)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write requirements/*.txt anew, each with the newest versions and their hashes: `-- NAME`."""
+    session.install("uv")
+    build = nox.project.load_toml("pyproject.toml")["build-system"]["requires"]
+    more_in = Path(session.create_tmp()).resolve() / "more.in"
+    for name in session.posargs or LOCKS:
+        extras, more = LOCKS[name]
+        project = ["pyproject.toml", *(f"--extra={extra}" for extra in extras)] if extras else []
+        names = [
+            each if each in ("nox", "pytest", "hypothesis") else _pinned(each) for each in more
+        ]
+        more_in.write_text("\n".join([*names, *(build if extras else ())]), "ascii")
+        session.run(
+            *(
+                "uv",
+                "pip",
+                "compile",
+                *project,
+                str(more_in),
+                f"--output-file=requirements/{name}.txt",
+            ),
+            *("--universal", f"--python-version={PYTHONS[0]}", "--generate-hashes", "--upgrade"),
+            *("--no-annotate", "--no-emit-index-url", "--quiet"),
+            env={"UV_CUSTOM_COMPILE_COMMAND": f"nox -s lock -- {name}"},
+        )
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask which known vulnerabilities the locked packages have; needs the network."""
+    session.install("pip-audit")
+    for name in ("deploy", *BACKENDS):
+        file = f"requirements/{name}.txt"
+        words = ("--requirement", file, "--disable-pip", "--require-hashes", *session.posargs)
+        # Strict: a package that the service does not know, or an index without one, is a failure.
+        session.run("pip-audit", "--strict", "--progress-spinner=off", *words)
+
+
+def _install_locked(session: nox.Session, name: str, *, project: bool = True) -> None:
+    """Install the packages of a lock by their hashes, and this project without a look elsewhere."""
+    session.install("--require-hashes", "--requirement", f"requirements/{name}.txt")
+    if project:
+        session.install("--no-deps", "--no-build-isolation", "-e", ".")
 
 
 def _pinned(name: str) -> str:
@@ -227,8 +295,9 @@ def _check_content(session: nox.Session, file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
     data = {
-        *("mnv2tl/py.typed", "mnv2tl/stamps.json", "mnv2tl_export/bundle_readme.md"),
-        *("mnv2tl/report/templates/report.css", "mnv2tl/report/templates/report.html.j2"),
+        *("mnv2tl/py.typed", "mnv2tl/stamps.json"),
+        *("mnv2tl_export/bundle_readme.md", "mnv2tl_export/model_card.md"),
+        *(f"mnv2tl/report/templates/{name}" for name in _TEMPLATES),
     }
     missing = data - set(names)
     foreign = [name for name in names if not name.startswith("mnv2tl")]

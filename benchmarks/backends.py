@@ -27,7 +27,7 @@ import click
 import numpy as np
 
 from benchmarks import record
-from benchmarks.end_to_end import MNV2TL
+from benchmarks.timing import MNV2TL
 from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.weights import hash_arrays
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fault_points.writers import make_manifest
+from benchmarks.fault_points.file_writers import make_manifest
 from benchmarks.record import ROOT
 from mnv2tl import store, weight_cache
 from mnv2tl.cache_folder import VARIABLE
@@ -245,7 +245,7 @@ def _index_artifact(folder: Path) -> Artifact:
         index = StatIndex(path, rule="rule")
         index.load([str(pictures)])
         found = [index.get(str(file), status) for file, status in zip(files, stats, strict=True)]
-        return {file.name: each and asdict(each) for file, each in zip(files, found, strict=True)}
+        return {file.name: each and each._asdict() for file, each in zip(files, found, strict=True)}
 
     return Artifact(name="stat index", path=path, read=read)
 

@@ -13,13 +13,10 @@ Run it on a machine that does nothing else.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +24,12 @@ import click
 
 from benchmarks import record
 from benchmarks.folds import has_own_split, read_data, write_fold
+from benchmarks.timing import MNV2TL, NAMES, get_ready, make_bar, run_process
 from mnv2tl.backend import BACKENDS
 from mnv2tl.cache_folder import cache_folder
 
-MNV2TL = ("-c", "from mnv2tl.cli import main; main()")
-"""Arguments of an interpreter that make it the command line, installed or not."""
+ASKED = {"jax": 20.0, "tensorflow": 5.0}
+"""Backend -> how many times as fast as the classic script a training shall be."""
 
 
 def time_classic(
@@ -62,35 +60,8 @@ def time_ours(
     return {"seconds": seconds, "val_accuracy": summary["val_accuracy"], "inside": inside}
 
 
-def compile_everything(python: str) -> None:
-    """Write the bytecode of the interpreter's packages and of this checkout."""
-    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout
-    folders = [site.strip(), str(record.ROOT / "mnv2tl"), str(record.ROOT / "benchmarks")]
-    # Packages carry files of other Python versions, which do not compile.
-    subprocess.run([python, "-m", "compileall", "-q", *folders], check=False, capture_output=True)
-
-
 def _run(python: str, arguments: list[str], backend: str, cache: Path) -> tuple[float, str]:
-    environment = os.environ | {
-        "KERAS_BACKEND": backend,
-        "MNV2TL_CACHE": str(cache),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    start = time.perf_counter()
-    done = subprocess.run(
-        [python, *arguments],
-        check=False,
-        cwd=record.ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise click.ClickException(f"exit {done.returncode}: {done.stderr[-2000:]}")
-    return seconds, done.stdout
+    return run_process([python, *arguments], KERAS_BACKEND=backend, MNV2TL_CACHE=str(cache))
 
 
 @click.command(help=record.help_text(__doc__))
@@ -113,7 +84,7 @@ def main(
     folds: int,
 ) -> None:
     """Time both in turn and write the medians."""
-    compile_everything(python)
+    conditions = get_ready(python)
     results: dict[str, list[dict[str, Any]]] = {"classic": [], "mnv2tl": []}
     with tempfile.TemporaryDirectory() as made:
         folder = data.resolve()
@@ -132,10 +103,21 @@ def main(
         "repeats": repeats,
         "epochs": epochs,
         "weights": weights,
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "conditions": conditions,
         "median_seconds": medians,
         "ratio": medians["classic"] / medians["mnv2tl"],
         "runs": results,
+        "bars": [
+            make_bar(
+                f"`mnv2tl train` on {NAMES[backend]}, empty cache",
+                "the classic script",
+                kind="speed",
+                ours=[run["seconds"] for run in results["mnv2tl"]],
+                theirs=[run["seconds"] for run in results["classic"]],
+                unit="s",
+                asked=ASKED[backend],
+            )
+        ],
     }
     record.write(out or record.RESULTS / f"end-to-end-{data.name}-{backend}.json", figures)
     click.echo(f"classic / mnv2tl: {figures['ratio']:.2f}")

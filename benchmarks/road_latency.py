@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from benchmarks.timing import Call, time_in_turn
 from mnv2tl.progress import track
 
 OURS = ("native", "tf2onnx")
@@ -23,7 +23,6 @@ BATCHES, THREADS = (1, 16), (1, 2)
 _RESAMPLES = 2000
 
 Pixels = NDArray[np.uint8]
-Call = Callable[[], object]
 
 
 def as_input(road: str, pixels: Pixels) -> NDArray[Any]:
@@ -56,26 +55,6 @@ def open_openvino(path: Path, shape: tuple[int, ...], *, threads: int) -> Callab
     }
     request = core.compile_model(model, "CPU", options).create_infer_request()
     return lambda pixels: request.infer([pixels])[0]
-
-
-def time_in_turn(
-    calls: Mapping[str, Call], *, rounds: int, count: int
-) -> dict[str, NDArray[np.float64]]:
-    """Return the seconds of each call, shape (rounds, count).
-
-    Args:
-        calls: What is timed.
-        rounds: How often each has its turn, besides the first round.
-        count: Counted calls in one turn.
-    """
-    rng = np.random.default_rng(0)
-    names = list(calls)
-    seconds: dict[str, list[list[float]]] = {name: [] for name in names}
-    for _ in range(rounds + 1):
-        for place in rng.permutation(len(names)):
-            call = calls[names[place]]
-            seconds[names[place]].append([_time(call) for _ in range(count + 1)][1:])
-    return {name: np.array(each[1:]) for name, each in seconds.items()}
 
 
 def summarise(seconds: NDArray[np.float64], native: NDArray[np.float64]) -> dict[str, Any]:
@@ -119,12 +98,6 @@ def measure_latency(
             row = {"threads": threads, "batch": batch, **summarise(each, seconds["native"])}
             rows[name].append(row)
     return rows
-
-
-def _time(call: Call) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def _interval(values: NDArray[np.float64]) -> list[float]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from benchmarks import export_tables, record
+from benchmarks import export_tables, record, scale_tables, speed_tables
 from benchmarks.markdown import markdown, origin
 from benchmarks.settings import SETTINGS
 from mnv2tl import store
@@ -41,7 +41,8 @@ def fill_tables(text: str, results: Results) -> str:
         prefix, make = TABLES[name]
         found = [results[key] for key in sorted(results) if key.startswith(prefix)]
         if not found:
-            raise ValueError(f"table {name!r}: there is no result {prefix}*.json")
+            names = prefix if isinstance(prefix, str) else " or ".join(prefix)
+            raise ValueError(f"table {name!r}: there is no result {names}*.json")
         return f"{match[1]}\n{make(found)}\n\n{match[3]}"
 
     return _MARKED.sub(fill, text)
@@ -133,18 +134,22 @@ def _ratio(comparison: dict[str, Any]) -> str:
     return f"{comparison['error_ratio']:.2f} ({low:.2f} to {high:.2f})"
 
 
-TABLES: dict[str, tuple[str, Callable[[Sequence[dict[str, Any]]], str]]] = {
+TABLES: dict[str, tuple[str | tuple[str, ...], Callable[[Sequence[dict[str, Any]]], str]]] = {
     "accuracy": ("accuracy-", accuracy_table),
     "ablation": ("ablation", ablation_table),
     "backends": ("backends", backends_table),
     "end-to-end": ("end-to-end-", end_to_end_table),
+    "speed": (speed_tables.PREFIXES, speed_tables.speed_table),
+    "scan": ("scan-speed", scale_tables.scan_table),
+    "growth": ("growth", scale_tables.growth_table),
+    "peers": ("peers", scale_tables.peers_table),
     "roads": ("roads", export_tables.roads_table),
     "runtimes": ("runtimes", export_tables.runtimes_table),
     "quantised": ("quantised", export_tables.quantised_table),
     "gate": ("gate-", export_tables.gate_table),
     "faults": ("faults", export_tables.faults_table),
 }
-"""Name of the marker -> how its result files begin, and what makes it."""
+"""Name of the marker -> how its result files begin (one of these), and what makes it."""
 
 
 @click.command(help=record.help_text(__doc__))

@@ -142,6 +142,11 @@ def load_run(folder: Path) -> Run:
     if missing:
         message = f"not a run.json of mnv2tl: it lacks {', '.join(sorted(missing))}"
         raise ArtifactError("E412", message, path=path)
+    names = info["class_names"]
+    are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not are_names or not isinstance(info["config"], dict):
+        message = "not a run.json of mnv2tl: class_names must be a list of texts, config an object"
+        raise ArtifactError("E412", message, path=path)
     return Run(folder=folder, info=info)
 
 

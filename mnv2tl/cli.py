@@ -1,7 +1,7 @@
 """The command `mnv2tl`: a group whose sub-commands are imported only when they are called.
 
 This file owns what every command shares: how an expected error becomes one line and an exit code,
-and how `--json` prints a result.
+how `--json` prints a result, and the options of progress and log lines.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from mnv2tl import __version__
+from mnv2tl import __version__, progress
 from mnv2tl.errors import InterruptError, MachineError, Mnv2tlError, install_extra
+from mnv2tl.memory import explain_shortage
 
 COMMANDS = {
     "audit": ("mnv2tl.commands.audit:audit", "Check a folder of images and show how it is split."),
@@ -28,7 +29,9 @@ COMMANDS = {
         "Time the files of a bundle, and Keras, in turn.",
     ),
     "cache": ("mnv2tl.commands.cache:cache", "Look at the feature cache, or clear it."),
+    "compare": ("mnv2tl.commands.compare:compare", "Hold runs against each other, and test them."),
     "demo": ("mnv2tl_export.demo_command:demo", "Go the whole way on sample pictures."),
+    "doctor": ("mnv2tl.commands.doctor:doctor", "Say what works here, and what is missing."),
     "evaluate": ("mnv2tl_export.evaluate_command:evaluate", "Measure a run or an ONNX file."),
     "export": ("mnv2tl_export.cli:export", "Turn a run into files that are deployed."),
     "predict": ("mnv2tl_export.cli:predict", "Classify pictures with an exported ONNX file."),
@@ -50,7 +53,11 @@ EXTRAS = {
 """Optional package -> the extra that brings it."""
 
 
+_FREE_MEMORY = "close other programs, or take a smaller --image-px, --alpha or --max-pixels"
 _JSON = "mnv2tl.json"
+_JSON_LOG = "mnv2tl.json_log"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class LazyGroup(click.Group):
@@ -74,28 +81,36 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Note whether the result is asked for as JSON, then parse as click does."""
+        """Note whether result and log are asked for as JSON, then parse as click does."""
         ctx.meta[_JSON] = "--json" in args
+        pairs = zip(args, [*args[1:], ""], strict=True)
+        ctx.meta[_JSON_LOG] = "--log-format=json" in args or ("--log-format", "json") in pairs
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the sub-command; an expected error ends as one line and its exit code."""
-        try:
-            with _name_extra():
-                return super().invoke(ctx)
-        except Mnv2tlError as error:
-            if ctx.params["debug"]:
-                raise
-            click.echo(error.line(), err=True)
-            if ctx.meta[_JSON]:
-                print_json(error.to_json())
-            ctx.exit(exit_code_of(error))
-        except KeyboardInterrupt:
-            ctx.exit(128 + signal.SIGINT)
-        except BrokenPipeError:
-            # Whoever read the output has enough; nothing more is flushed at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
+        with progress.log_as_json() if ctx.meta[_JSON_LOG] else contextlib.nullcontext():
+            try:
+                with _name_extra(), explain_shortage("the work", fix=_FREE_MEMORY):
+                    return super().invoke(ctx)
+            except Mnv2tlError as error:
+                if ctx.params["debug"]:
+                    raise
+                progress.tell_error(error.line(), **error.to_json())
+                if ctx.meta[_JSON]:
+                    print_json(error.to_json())
+                ctx.exit(exit_code_of(error))
+            except click.UsageError as error:
+                if not ctx.meta[_JSON_LOG]:
+                    raise
+                progress.tell_error(error.format_message(), code="usage")
+                ctx.exit(error.exit_code)
+            except KeyboardInterrupt:
+                ctx.exit(128 + signal.SIGINT)
+            except BrokenPipeError:
+                # Whoever read the output has enough; nothing more is flushed at the end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                ctx.exit(0)
 
 
 @contextlib.contextmanager
@@ -108,6 +123,27 @@ def _name_extra() -> Iterator[None]:
             raise
         fix = install_extra(EXTRAS[error.name])
         raise MachineError("E508", f"{error.name} is not installed", fix=fix) from error
+
+
+def log_options(command: Command) -> Command:
+    """Add `--quiet` and `--log-format`, which every command has that may take seconds."""
+    # The group reads the format itself: it prints the errors.
+    log_format = click.option(
+        "--log-format",
+        type=click.Choice(progress.LOG_FORMATS),
+        default=progress.LOG_FORMATS[0],
+        show_default=True,
+        expose_value=False,
+        help="json: each line on stderr is one JSON object, for machines.",
+    )
+    quiet = click.option(
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=lambda ctx, param, value: progress.set_quiet(value),
+        help="Show no progress.",
+    )
+    return quiet(log_format(command))
 
 
 def exit_code_of(error: Mnv2tlError) -> int:

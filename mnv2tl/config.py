@@ -19,6 +19,8 @@ BEST_BY = ("val_loss", "val_accuracy")
 CLASS_WEIGHTS = ("none", "balanced")
 RUNTIMES = ("openvino", "onnxruntime", "keras")
 """What can run the frozen layers, the quickest first."""
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+"""What can be told of a training."""
 
 ALL_LAYERS = 154
 """How many layers MobileNetV2 has up to the pooling layer."""
@@ -82,8 +84,8 @@ class TrainConfig:
     """What runs the frozen layers: auto, or one of `RUNTIMES`."""
     cache_limit_gb: float = 20.0
     """Size that the feature cache may have on the disk, in 10^9 bytes; 0 caches nothing."""
-    tensorboard: bool = False
-    """Write the history for TensorBoard too, to the folder `tensorboard` of the run."""
+    trackers: tuple[str, ...] = ()
+    """Programs that are told of settings, epochs and result, of `TRACKERS`."""
     scan: ScanConfig = field(default_factory=ScanConfig)
     """How the folder is read and split."""
 
@@ -100,6 +102,8 @@ class TrainConfig:
         if self.backend is not None:
             _one_of("backend", self.backend, ("jax", "tensorflow"))
         _one_of("trunk_runtime", self.trunk_runtime, ("auto", *RUNTIMES))
+        for name in self.trackers:
+            _one_of("trackers", name, TRACKERS)
         for name in ("epochs", "batch_size", "views"):
             _within(name, getattr(self, name), 1, 1_000_000)
         for name in ("trainable_layers", "finetune_layers"):
@@ -133,6 +137,8 @@ class TrainConfig:
         def plain(value: Any) -> Any:
             if isinstance(value, dict):
                 return {key: plain(item) for key, item in value.items()}
+            if isinstance(value, tuple):
+                return [plain(item) for item in value]
             return str(value) if isinstance(value, Path) else value
 
         values: dict[str, Any] = plain(dataclasses.asdict(self))

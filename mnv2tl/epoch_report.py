@@ -1,33 +1,36 @@
-"""Tell of each epoch: a line on stderr, and TensorBoard's files if they are asked for."""
+"""Tell of each epoch: a line on stderr, and the trackers that are asked for."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from mnv2tl.config import TrainConfig
 from mnv2tl.progress import say
-from mnv2tl.tensorboard import open_writer
+from mnv2tl.trackers import Trackers
+
+_FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
-@contextlib.contextmanager
-def report_epochs(config: TrainConfig) -> Iterator[Callable[[dict[str, Any], bool], None]]:
-    """Give a function that shows a row of the history, and writes it for TensorBoard if asked."""
+def report_epoch(
+    config: TrainConfig, trackers: Trackers, row: dict[str, Any], is_best: bool
+) -> None:
+    """Show a row of the history, and tell the trackers.
 
-    def say_row(row: dict[str, Any], is_best: bool) -> None:
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        figures = "  ".join(f"{name} {row[name]:.4f}" for name in names)
-        best = "  best" if is_best else ""
-        say(f"epoch {row['epoch']:>3}/{config.all_epochs}  {figures}{best}")
-
-    if not config.tensorboard:
-        yield say_row
-        return
-    with open_writer(config.out / "tensorboard") as write:
-
-        def report(row: dict[str, Any], is_best: bool) -> None:
-            say_row(row, is_best)
-            write(row)
-
-        yield report
+    Args:
+        config: Of the training.
+        trackers: Told of the row.
+        row: Of the epoch that was just committed.
+        is_best: Whether it is the best so far.
+    """
+    figures = "  ".join(f"{name} {row[name]:.4f}" for name in _FIGURES)
+    best = "  best" if is_best else ""
+    say(
+        f"epoch {row['epoch']:>3}/{config.all_epochs}  {figures}{best}",
+        event="epoch",
+        done=row["epoch"],
+        total=config.all_epochs,
+        unit="epochs",
+        is_best=is_best,
+        **{name: row[name] for name in (*_FIGURES, "seconds") if name in row},
+    )
+    trackers.write(row)

@@ -48,6 +48,7 @@ NAMES = {
     "E504": "folder-exists",
     "E505": "out-of-memory",
     "E508": "package-missing",
+    "E509": "worker-failed",
     "E601": "parity",
     "E602": "not-finite",
     "E603": "self-check",

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from mnv2tl import store
 from mnv2tl.errors import MachineError, show
-from mnv2tl.progress import say
+from mnv2tl.progress import say, track
 
 Features = NDArray[np.generic]
 
@@ -209,9 +209,12 @@ def clear(root: Path) -> int:
     """
     freed = 0
     try:
-        for file in root.rglob("*"):
+        files = [file for file in root.rglob("*") if file.is_file()]
+        for file in track(files, "clear", total=len(files), unit="files"):
             with contextlib.suppress(FileNotFoundError):  # another process made room
-                freed += file.stat().st_size if file.is_file() else 0
+                size = file.stat().st_size
+                file.unlink()
+                freed += size
         if root.exists():
             shutil.rmtree(root)
     except OSError as error:

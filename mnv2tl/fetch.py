@@ -179,18 +179,18 @@ def _unreachable(what: str, reason: str) -> MachineError:
 
 
 def _run(command: list[str], *, what: str, folder: Path) -> None:
-    progress.say(f"{what} ...")
     try:
-        result = subprocess.run(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PROCESS_SECONDS,
-            check=False,
-        )
+        with progress.show_step(what):
+            result = subprocess.run(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_PROCESS_SECONDS,
+                check=False,
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _unreachable(what, str(error)) from error
     if result.returncode != 0:

@@ -22,6 +22,7 @@ from mnv2tl.manifest import Entry, Manifest
 from mnv2tl.metrics import expected_calibration_error, fit_temperature, softmax
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.plots import write_curves
+from mnv2tl.progress import show_step
 from mnv2tl.state import Commit
 from mnv2tl.views import ViewMaker
 
@@ -66,7 +67,9 @@ def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: O
     expected = softmax(outcome.logits, temperature=temperature)
     model = _assemble(config, outcome, classes=len(manifest.class_names))
     digest = checkpoint.write_keras(model, config.out / "best.keras")
-    checked = _evaluate_file(config, manifest, maker, outcome.whole.result(), temperature)
+    with show_step("opening the whole network"):
+        whole = outcome.whole.result()
+    checked = _evaluate_file(config, manifest, maker, whole, temperature)
     rows = {entry.path: row for row, entry in enumerate(val)}
     difference = compare(checked, expected[[rows[entry.path] for entry in checked.entries]])
     history, best_epoch = outcome.commit.history, outcome.commit.best.epoch

@@ -15,12 +15,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from mnv2tl.collector import pause_collector
 from mnv2tl.errors import DataError, MachineError, show
 from mnv2tl.manifest import LeftOut
 from mnv2tl.split import Split
+from mnv2tl.stat_index import Status
 
 SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train",
@@ -37,9 +40,8 @@ HIDDEN = "hidden or system files"
 LINKS = "links that are not followed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """One regular file of a class."""
+class Found(NamedTuple):
+    """One regular file of a class. A tuple: there is one per file, and they are made fast."""
 
     path: str
     """Relative to the root, with forward slashes; of a followed link, that of its target."""
@@ -48,7 +50,7 @@ class Found:
     class_name: str
     split: Split | None
     """Where a split is taken as found; None where the rule decides."""
-    stat: os.stat_result
+    stat: Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ class _Node(NamedTuple):
     name: str
     file: str
     kind: Literal["folder", "file", "special"]
-    stat: os.stat_result | None
+    stat: Status | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,9 +86,12 @@ class _Walker:
 
     def nodes(self, folder: str) -> Iterator[_Node]:
         """Yield what counts in a folder, sorted by name; count the rest."""
-        for entry in sorted(_scan_folder(folder), key=lambda entry: entry.name):
-            if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM_NAMES:
+        for entry in sorted(_scan_folder(folder), key=attrgetter("name")):
+            name = entry.name
+            if name.startswith(".") or name.casefold() in _SYSTEM_NAMES:
                 self.ignored[HIDDEN] += 1
+            elif entry.is_file(follow_symlinks=False):
+                yield _Node(name, entry.path, "file", _stat(entry))
             elif entry.is_symlink():
                 node = self._follow(entry, folder) if self.follow_links else None
                 if node is None:
@@ -94,9 +99,9 @@ class _Walker:
                 else:
                     yield node
             elif entry.is_dir(follow_symlinks=False):
-                yield _Node(name=entry.name, file=entry.path, kind="folder", stat=None)
+                yield _Node(name, entry.path, "folder", None)
             else:
-                yield _file_node(entry)
+                yield _Node(name, entry.path, "special", None)
 
     def _follow(self, entry: os.DirEntry[str], folder: str) -> _Node | None:
         target = os.path.realpath(entry.path)
@@ -113,7 +118,7 @@ class _Walker:
             if stat.S_ISREG(found.st_mode)
             else "special"
         )
-        return _Node(name=entry.name, file=target, kind=kind, stat=found)
+        return _Node(name=entry.name, file=target, kind=kind, stat=_status_of(found))
 
     def class_folders(self, folder: str, leave: str | None) -> dict[str, str]:
         """Return name -> folder of the classes in a folder; `leave` is the test folder."""
@@ -126,6 +131,7 @@ class _Walker:
         return folders
 
 
+@pause_collector()
 def list_folder(root: Path, *, test_dir: Path | None = None, follow_links: bool = False) -> Listing:
     """List the classes of a data folder and the files of each.
 
@@ -166,7 +172,7 @@ def list_folder(root: Path, *, test_dir: Path | None = None, follow_links: bool 
     return Listing(
         root=home,
         class_names=tuple(class_names),
-        found=tuple(sorted(found.values(), key=lambda each: each.path)),
+        found=tuple(sorted(found.values(), key=attrgetter("path"))),
         left_out=tuple(left_out),
         ignored=walker.ignored,
         folders=frozenset(split for split, _ in parts if split is not None),
@@ -201,23 +207,17 @@ def _list_parts(
     left_out = []
     for split, folders in parts:
         for class_name, folder in folders.items():
-            for node in walker.nodes(folder):
-                path = relative_path(node.file, walker.root)
-                if node.kind == "folder":
+            for _, file, kind, status in walker.nodes(folder):
+                path = relative_path(file, walker.root)
+                if kind == "folder":
                     walker.ignored[NESTED] += 1
-                elif node.kind == "special":
+                elif kind == "special":
                     reason = "not a regular file"
                     left_out.append(LeftOut(path=path, code="not-a-regular-file", reason=reason))
-                elif node.stat is None:
+                elif status is None:
                     left_out.append(LeftOut(path=path, code="vanished", reason="vanished"))
                 else:
-                    found[class_name, path] = Found(
-                        path=path,
-                        file=node.file,
-                        class_name=class_name,
-                        split=split,
-                        stat=node.stat,
-                    )
+                    found[class_name, path] = Found(path, file, class_name, split, status)
     return found, left_out
 
 
@@ -241,14 +241,15 @@ def _scan_folder(folder: str) -> list[os.DirEntry[str]]:
         raise MachineError("E502", message, path=folder) from error
 
 
-def _file_node(entry: os.DirEntry[str]) -> _Node:
-    if not entry.is_file(follow_symlinks=False):
-        return _Node(name=entry.name, file=entry.path, kind="special", stat=None)
+def _stat(entry: os.DirEntry[str]) -> Status | None:
     try:
-        found = entry.stat(follow_symlinks=False)
+        return _status_of(entry.stat(follow_symlinks=False))
     except OSError:  # it vanished since the folder was read
-        return _Node(name=entry.name, file=entry.path, kind="file", stat=None)
-    return _Node(name=entry.name, file=entry.path, kind="file", stat=found)
+        return None
+
+
+def _status_of(found: os.stat_result) -> Status:
+    return Status(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def _is_split(top: dict[str, str]) -> bool:

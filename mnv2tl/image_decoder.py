@@ -14,7 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+
+# Without the plugin Pillow imports its forty others too when it meets a WebP.
+from PIL import (
+    Image,
+    ImageFile,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from mnv2tl import image_headers
 
@@ -84,8 +91,47 @@ class Decoded:
     """In pixels, after the orientation."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A decoded image, before its pixels are copied into an array."""
+
+    rgb: Image.Image
+    """Of mode RGB, upright."""
+
+    format: str
+    """One of `FORMATS`, by content."""
+
+    orientation_applied: bool
+    """Whether EXIF asked for a rotation or a mirroring."""
+
+    warnings: tuple[str, ...]
+    """Any of `ANIMATED`, `BAD_EXIF` and `SMALL`."""
+
+
 def decode(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Return the pixels of an image file's bytes, and what was found on the way.
+
+    Args:
+        content: The whole file.
+        max_pixels: Width times height up to which a picture is decoded, known from the header.
+
+    Raises:
+        UnreadableImageError: The bytes are no whole picture in one of `FORMATS`, or above a limit.
+        MemoryError: The picture is within the limits, yet there is no room for it.
+    """
+    picture = open_picture(content, max_pixels=max_pixels)
+    return Decoded(
+        pixels=np.asarray(picture.rgb, dtype=np.uint8),
+        format=picture.format,
+        orientation_applied=picture.orientation_applied,
+        warnings=picture.warnings,
+        width=picture.rgb.width,
+        height=picture.rgb.height,
+    )
+
+
+def open_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode as `decode` does, for callers that look at a picture without an array of its pixels.
 
     Args:
         content: The whole file.
@@ -116,13 +162,11 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
     if min(rgb.size) < SMALL_PX:
         notes.append(SMALL)
-    return Decoded(
-        pixels=np.asarray(rgb, dtype=np.uint8),
+    return Picture(
+        rgb=rgb,
         format=format_name,
         orientation_applied=orientation in _TRANSPOSE,
         warnings=tuple(notes),
-        width=rgb.width,
-        height=rgb.height,
     )
 
 

@@ -22,8 +22,10 @@ from mnv2tl.image_decoder import (
     MAX_ASPECT,
     MAX_PIXELS,
     Decoded,
+    Picture,
     UnreadableImageError,
     decode,
+    open_picture,
 )
 
 __all__ = [
@@ -33,8 +35,10 @@ __all__ = [
     "MAX_PIXELS",
     "PREPROCESSING",
     "Decoded",
+    "Picture",
     "UnreadableImageError",
     "decode",
+    "open_picture",
     "pillow_version",
     "read",
     "read_bytes",

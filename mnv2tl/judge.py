@@ -11,9 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from mnv2tl import near_duplicates
+from mnv2tl.collector import pause_collector
 from mnv2tl.errors import DataError, show
 from mnv2tl.folder import Found, Listing
 from mnv2tl.manifest import Entry, LeftOut, Manifest
+from mnv2tl.progress import show_step
 from mnv2tl.scan_config import ScanConfig
 from mnv2tl.scan_warnings import FORMAT_OF_SUFFIX, count_warnings
 from mnv2tl.split import Split, assign
@@ -41,6 +43,7 @@ def check_listing(listing: Listing, root: Path, config: ScanConfig) -> None:
         _check_empty(listing, [], root)
 
 
+@pause_collector()
 def judge(listing: Listing, records: Sequence[Record], root: Path, config: ScanConfig) -> Manifest:
     """Sort the files into used and left out, split the used ones, and gather the warnings.
 
@@ -139,14 +142,17 @@ def _left_out(found: Found, record: Record) -> LeftOut:
 
 
 def _resolve_conflicts(judged: _Judged, root: Path, config: ScanConfig) -> None:
-    by_hash: dict[str, dict[str, Found]] = defaultdict(dict)
-    for found, record in judged.items:
-        by_hash[record.sha256].setdefault(found.class_name, found)
-    pairs = {
-        sha256: list(classes.values())[:2]
-        for sha256, classes in by_hash.items()
-        if len(classes) > 1
+    class_of: dict[str, str] = {}
+    hashes = {
+        record.sha256
+        for found, record in judged.items
+        if class_of.setdefault(record.sha256, found.class_name) != found.class_name
     }
+    by_hash: dict[str, dict[str, Found]] = defaultdict(dict)
+    for found, record in judged.items if hashes else ():
+        if record.sha256 in hashes:
+            by_hash[record.sha256].setdefault(found.class_name, found)
+    pairs = {sha256: list(classes.values())[:2] for sha256, classes in by_hash.items()}
     if not pairs:
         return
     if config.on_conflict == "stop":
@@ -283,4 +289,5 @@ def _near_duplicates(items: Sequence[Item], splits: Sequence[Split]) -> dict[str
     if not seen:
         return near_duplicates.summarise([], [], [])
     paths, hashes, names = zip(*seen.values(), strict=True)
-    return near_duplicates.summarise(paths, hashes, names)
+    with show_step("looking for near duplicates"):
+        return near_duplicates.summarise(paths, hashes, names)

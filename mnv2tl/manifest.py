@@ -7,7 +7,9 @@ splits, whatever became of the folder since.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -75,9 +77,7 @@ class Manifest:
     @property
     def sha256(self) -> str:
         """SHA-256 of class names and entries; moving the whole folder keeps it."""
-        return store.sha256_json(
-            {"class_names": self.class_names, "entries": [asdict(entry) for entry in self.entries]}
-        )
+        return _hash(self.class_names, _plain(self.entries))
 
     def of_split(self, name: Split) -> tuple[Entry, ...]:
         """Return the entries of one split, sorted by path."""
@@ -98,10 +98,13 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys of `manifest.json`."""
-        value = asdict(self)
+        # dataclasses.asdict would copy every value of every entry, for several times as long.
+        value = {each.name: getattr(self, each.name) for each in fields(self)}
         value["root"] = os.fspath(self.root)
+        value["entries"] = entries = _plain(self.entries)
+        value["left_out"] = _plain(self.left_out)
         value["schema"] = SCHEMA
-        value["sha256"] = self.sha256
+        value["sha256"] = _hash(self.class_names, entries)
         return value
 
     @classmethod
@@ -175,6 +178,16 @@ def changes(
         tuple(sorted(before.keys() - after.keys())),
         tuple(sorted(path for path in before.keys() & after if before[path] != after[path])),
     )
+
+
+def _plain(items: Sequence[Entry] | Sequence[LeftOut]) -> list[dict[str, Any]]:
+    names = [each.name for each in fields(items[0])] if items else []
+    take = attrgetter(*names) if items else None
+    return [dict(zip(names, take(each), strict=True)) for each in items] if take else []
+
+
+def _hash(class_names: Sequence[str], entries: list[dict[str, Any]]) -> str:
+    return store.sha256_json({"class_names": class_names, "entries": entries})
 
 
 def _identity(manifest: Manifest, entry: Entry) -> tuple[str, str, str]:

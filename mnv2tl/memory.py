@@ -1,9 +1,13 @@
-"""Keep freed memory in the process, so that large arrays are not handed back and forth."""
+"""What a process does with memory: keep what was freed, let go of what is over, name what lacks."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
+
+from mnv2tl.errors import MachineError
 
 # From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -26,3 +30,72 @@ def keep_freed_memory() -> None:
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, _MOST_BYTES)
     mallopt(_ARENA_MAX, 1)  # threads' own arenas map what is larger than their 64 MB
+
+
+@contextlib.contextmanager
+def forget_generators() -> Iterator[None]:
+    """Let go of what TensorFlow keeps of the datasets that the block makes and uses up.
+
+    Its graph holds three functions of each dataset made from a generator for as long as the process
+    lives, and through them the generator (python/ops/script_ops.py, 2.21): in a training, the
+    batches of every epoch. On another backend nothing happens.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None:
+        yield
+        return
+    graph, name = tensorflow.compat.v1.get_default_graph(), "_py_funcs_used_in_graph"
+    before = len(getattr(graph, name, ()))
+    try:
+        yield
+    finally:
+        del getattr(graph, name, [])[before:]
+
+
+# What the libraries say when there is no room; the last one is oneDNN's number for it.
+_MARKS = (
+    *("RESOURCE_EXHAUSTED", "OOM when allocating", "Out of memory", "out of memory", "bad_alloc"),
+    *("bad allocation", "Failed to allocate memory", "received an exception:Status: 1,"),
+)
+
+
+@contextlib.contextmanager
+def explain_shortage(what: str, *, fix: str) -> Iterator[None]:
+    """Turn what Python, a backend or a runtime raises for lack of memory into one expected error.
+
+    Args:
+        what: What did not fit, such as `batch 64`.
+        fix: What the user can do, in the imperative.
+
+    Raises:
+        MachineError: There is not enough memory (E505).
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise MachineError("E505", f"{what} did not fit into memory", fix=fix) from error
+    except _list_foreign() as error:
+        if not any(mark in str(error) for mark in _MARKS):
+            raise
+        raise MachineError("E505", f"{what} did not fit into memory", fix=fix) from error
+
+
+def explain_batch(batch_size: int) -> contextlib.AbstractContextManager[None]:
+    """Name the half of a batch size that did not fit; see `explain_shortage`."""
+    fix = f"try --batch-size {batch_size // 2}"
+    if batch_size < 2:
+        fix = "try a smaller --image-px or --alpha, or fewer --trainable-layers"
+    return explain_shortage(f"batch {batch_size}", fix=fix)
+
+
+def _list_foreign() -> tuple[type[Exception], ...]:
+    """Return the classes of the errors in which libraries that are loaded report it.
+
+    JAX and OpenVINO raise a RuntimeError, onnxruntime and TensorFlow errors of their own.
+    """
+    kinds: list[type[Exception]] = [RuntimeError]
+    if "tensorflow" in sys.modules:
+        kinds.append(sys.modules["tensorflow"].errors.OpError)
+    state = sys.modules.get("onnxruntime.capi.onnxruntime_pybind11_state")
+    kinds += [getattr(state, name) for name in ("Fail", "RuntimeException") if state is not None]
+    return tuple(kinds)

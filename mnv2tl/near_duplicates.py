@@ -7,7 +7,7 @@ that share two whole bands are compared: six sorts instead of n * n comparisons.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,16 +85,18 @@ def summarise(paths: Sequence[str], hashes: Sequence[int], splits: Sequence[str]
         20 of [path, path, bits], those across splits first.
     """
     values, which = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
-    names, codes = np.unique(np.array(splits, dtype=np.str_), return_inverse=True)
-    counts = np.zeros((values.size, names.size), dtype=np.int64)  # (values, splits)
-    np.add.at(counts, (which, codes), 1)
+    codes = {name: code for code, name in enumerate(dict.fromkeys(splits))}
+    numbers = np.array([codes[name] for name in splits], dtype=np.int64)
+    cells = which * len(codes) + numbers
+    counts = np.bincount(cells, minlength=values.size * len(codes))
+    counts = counts.reshape(values.size, len(codes))  # (values, splits)
     close, complete = close_pairs(values)
     equal = np.repeat(np.flatnonzero(counts.sum(axis=1) > 1)[:, None], 2, axis=1)  # (equal, 2)
     groups = np.concatenate([equal, close])
     pairs, across = _count(groups, counts)
-    members: list[list[int]] = [[] for _ in range(values.size)]
-    for image, value in enumerate(which.tolist()):
-        members[value].append(image)
+    members: dict[int, list[int]] = {value: [] for value in np.unique(groups).tolist()}
+    for image in np.flatnonzero(np.isin(which, groups)).tolist():
+        members[int(which[image])].append(image)
     leaks = (
         (a, b)
         for a, b in _image_pairs(groups[across > 0].tolist(), members)
@@ -137,7 +139,7 @@ def _count(
 
 
 def _image_pairs(
-    groups: Sequence[tuple[int, int]], members: Sequence[Sequence[int]]
+    groups: Sequence[tuple[int, int]], members: Mapping[int, Sequence[int]]
 ) -> Iterator[tuple[int, int]]:
     """Yield the pairs of images behind pairs of hash values, the first `_PAIRS` of them."""
     each_group = (

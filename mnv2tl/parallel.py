@@ -1,6 +1,7 @@
 """Apply a function in threads, in order and in constant memory.
 
-Threads, not processes: Pillow and the runtimes let go of the interpreter lock while they work.
+Threads, not processes: Pillow and the runtimes let go of the interpreter lock while they work. A
+scan, which meets foreign files first, decodes in processes with limits instead; see `worker_pool`.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.features import FeatureSource
 from mnv2tl.keras_model import Arrays, build_model, freeze, get_arrays, set_arrays
 from mnv2tl.manifest import Entry
+from mnv2tl.memory import explain_batch, forget_generators
 from mnv2tl.metrics import log_loss, softmax, top1_accuracy
 from mnv2tl.mobilenet import DENSE, Layer, cut_at
 from mnv2tl.progress import Advance
@@ -141,6 +142,7 @@ def fit_phase(
 
     Raises:
         ResultError: The loss or a weight stopped being finite (E602); the last commit is kept.
+        MachineError: A batch did not fit into memory (E505); the last commit is kept.
     """
     _compile(head, phase, config, steps=math.ceil(len(split.train) / config.batch_size))
     if start is not None and start.phase == phase.index:
@@ -155,8 +157,11 @@ def fit_phase(
         batches = EpochBatches(source, split.train, config, len(history), weights)
         began = time.perf_counter()
         callbacks = [_Watch(advance, len(split.train), config.batch_size)]
-        logs = head.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks).history
-        probabilities = softmax(predict_logits(head, source, split.val))
+        with forget_generators(), explain_batch(config.batch_size):
+            fitted = head.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+        logs = fitted.history
+        with np.errstate(invalid="ignore"):  # told by `_commit`, in one line
+            probabilities = softmax(predict_logits(head, source, split.val))
         row = {
             "epoch": len(history) + 1,
             "phase": phase.index,

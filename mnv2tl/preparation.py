@@ -24,8 +24,8 @@ from mnv2tl.weights import Weights, hash_arrays, load
 # What may differ between a run and its resume: where things lie, how long it goes on, and what
 # leaves the result alone.
 _FREE = {"data", "backend", "epochs", "finetune_epochs", "patience", "cache_limit_gb"}
-_FREE |= {"tensorboard"}
-_FREE_SCAN = {"workers", "index", "rehash", "near_duplicates", "max_bad"}
+_FREE |= {"trackers"}
+_FREE_SCAN = {"workers", "index", "rehash", "near_duplicates", "max_bad", "decode_seconds"}
 
 
 def scan_data(config: TrainConfig, former: Path, *, accept_changes: bool) -> Manifest:

@@ -1,20 +1,34 @@
-"""The one progress display: a bar on a terminal, plain lines elsewhere, nothing when quiet.
+"""The one place for progress and log lines: a bar on a terminal, plain lines elsewhere, or JSON.
 
-Everything goes to stderr; stdout belongs to results.
+Everything goes to stderr; stdout belongs to results. After `set_quiet(True)` only errors are told.
+Inside of `log_as_json` every line is one JSON object, also what other packages print.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import json
+import math
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import IO, Any, TypeVar
 
 Item = TypeVar("Item")
 Advance = Callable[[int], None]
 
+LOG_FORMATS = ("text", "json")
+"""How lines of progress look where there is no terminal; json also on a terminal."""
+
+# What takes less than the first needs no line; a log is read later, JSON by a program at once.
+_FIRST_SECONDS = 2.0
 _LINE_SECONDS = 10.0
+_JSON_SECONDS = 1.0
+_WARNING = "warning: "
+
 _quiet = False
 
 
@@ -24,10 +38,55 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
-def say(message: str) -> None:
-    """Print one line of progress to stderr, unless quiet."""
+def is_quiet() -> bool:
+    """Tell whether only errors are told."""
+    return _quiet
+
+
+def is_json() -> bool:
+    """Tell whether lines are JSON objects."""
+    return isinstance(sys.stderr, _JsonStream)
+
+
+@contextlib.contextmanager
+def log_as_json() -> Iterator[None]:
+    """Make every line on stderr one JSON object while the block runs.
+
+    Each has `time`, `level` (info, warning or error), `event` and `message`; progress has `done`,
+    `total`, `unit`, `rate` and `seconds_left` too.
+    """
+    real = sys.stderr
+    sys.stderr = stream = _JsonStream(real)
+    try:
+        yield
+    finally:
+        stream.finish()
+        sys.stderr = real
+
+
+def say(message: str, *, event: str = "message", **facts: Any) -> None:
+    """Print one line of progress to stderr, unless quiet.
+
+    Args:
+        message: For people; one that begins with `warning: ` has that level.
+        event: What happened, for machines.
+        facts: What JSON tells beside the message.
+    """
     if not _quiet:
-        print(message, file=sys.stderr, flush=True)
+        _print(message, event, facts)
+
+
+def tell_error(line: str, **facts: Any) -> None:
+    """Print one line about an error to stderr, quiet or not.
+
+    Args:
+        line: For people.
+        facts: What JSON tells; `message` takes the place of the line.
+    """
+    if isinstance(sys.stderr, _JsonStream):
+        sys.stderr.emit(**{"level": "error", "event": "error", "message": line, **facts})
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def track(
@@ -52,55 +111,218 @@ def show_bar(description: str, *, total: int, unit: str = "images") -> Iterator[
     """Show a bar while the block runs; call what it gives with the number of units just done."""
     if _quiet:
         yield lambda count: None
-    elif sys.stderr.isatty():
+    elif _is_terminal():
         with _bar(description, total, unit) as advance:
             yield advance
     else:
-        yield _Lines(description, total, unit).advance
+        lines = _Lines(description, total, unit)
+        yield lines.advance
+        lines.close()
 
 
 @contextlib.contextmanager
-def _bar(description: str, total: int, unit: str) -> Iterator[Advance]:
-    # rich costs 50 ms to import, and only a terminal needs it.
-    from rich import progress as bars  # noqa: PLC0415
-    from rich.console import Console  # noqa: PLC0415
+def show_step(description: str) -> Iterator[None]:
+    """Show that something runs which takes seconds and cannot be counted."""
+    if _quiet:
+        yield
+    elif _is_terminal():
+        with _bar(description, None, ""):
+            yield
+    elif is_json():
+        start = time.perf_counter()
+        say(f"{description} ...", event="start", step=description)
+        yield
+        seconds = round(time.perf_counter() - start, 3)
+        say(f"{description}: done", event="end", step=description, seconds=seconds)
+    else:
+        timer = threading.Timer(_FIRST_SECONDS, say, [f"{description} ..."])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TextColumn("{task.fields[rate]}"),
-        bars.TimeRemainingColumn(),
-    )
-    start = time.perf_counter()
-    done = 0
-    with bars.Progress(*columns, console=Console(stderr=True)) as display:
-        task = display.add_task(description, total=total, rate="")
 
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            rate = done / max(time.perf_counter() - start, 1e-9)
-            display.update(task, completed=done, rate=f"{rate:.0f} {unit}/s")
+def _is_terminal() -> bool:
+    return not is_json() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
-        yield advance
+
+def _print(message: str, event: str, facts: dict[str, Any]) -> None:
+    if isinstance(sys.stderr, _JsonStream):
+        sys.stderr.emit(event=event, message=message, **facts)
+    else:
+        print(message, file=sys.stderr, flush=True)
+
+
+class _JsonStream(io.TextIOBase):
+    """Stands in for stderr: turns each line that anything prints into a JSON object.
+
+    Args:
+        real: Where the objects go.
+    """
+
+    def __init__(self, real: IO[str]) -> None:
+        self.real = real
+        self._rest = ""
+        self._lock = threading.RLock()
+
+    # click and logging ask for these; what is written is ASCII.
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def emit(self, *, message: str, level: str = "info", **values: Any) -> None:
+        """Write one object."""
+        if message.startswith(_WARNING):
+            level, message = "warning", message.removeprefix(_WARNING)
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        head = {"time": f"{stamp}.{int(now % 1 * 1000):03}Z", "level": level, "message": message}
+        line = json.dumps(_finite({**head, **values}), default=str)
+        with self._lock:
+            self.real.write(line + "\n")
+            self.real.flush()
+
+    def write(self, text: str) -> int:
+        """Take what somebody prints; whole lines become objects."""
+        if not isinstance(text, str):
+            raise TypeError(f"text is needed, got {type(text).__name__}")
+        with self._lock:
+            *lines, self._rest = (self._rest + text).split("\n")
+            for line in lines:
+                if line.strip():
+                    self.emit(event="output", message=line)
+        return len(text)
+
+    def finish(self) -> None:
+        """Write what no end of a line followed."""
+        self.write("\n")
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the number of the real stream."""
+        return self.real.fileno()
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON has no number for by null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Lines:
-    """Prints a line every ten seconds, for logs."""
+    """Tells progress in lines: the first after some seconds, then at an interval."""
 
     def __init__(self, description: str, total: int, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit
-        self.start = self.last = time.perf_counter()
+        self.start = time.perf_counter()
         self.done = 0
+        self.told: int | None = None
+        self.interval = _JSON_SECONDS if is_json() else _LINE_SECONDS
+        self.due = self.start + _FIRST_SECONDS
+        if is_json():
+            self._tell(self.start)
 
     def advance(self, count: int) -> None:
         """Count units that are done."""
         self.done += count
         now = time.perf_counter()
-        if now - self.last >= _LINE_SECONDS:
-            self.last = now
-            rate = self.done / (now - self.start)
-            left = (self.total - self.done) / max(rate, 1e-9)
-            count_text = f"{self.done}/{self.total} {self.unit}"
-            say(f"{self.description}: {count_text}, {rate:.0f}/s, {left:.0f} s left")
+        if now >= self.due:
+            self._tell(now)
+
+    def close(self) -> None:
+        """Tell the end of what was told of before."""
+        if self.told not in (None, self.done):
+            self._tell(time.perf_counter())
+
+    def _tell(self, now: float) -> None:
+        self.told, self.due = self.done, now + self.interval
+        seconds = now - self.start
+        rate = self.done / max(seconds, 1e-9)
+        left = (self.total - self.done) / rate if rate else None
+        count = f"{self.done}/{self.total} {self.unit}"
+        ending = "" if left is None else f", {_number(rate)}/s, {left:.0f} s left"
+        if self.done >= self.total:
+            ending = f" in {seconds:.0f} s"
+        say(
+            f"{self.description}: {count}{ending}",
+            event="progress",
+            step=self.description,
+            done=self.done,
+            total=self.total,
+            unit=self.unit,
+            rate=round(rate, 3),
+            seconds_left=None if left is None else round(left, 1),
+        )
+
+
+def _number(rate: float) -> str:
+    """Return a rate with two digits at the least.
+
+    >>> _number(0.254), _number(1234.5)
+    ('0.25', '1234')
+    """
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+# All bars of a moment share one display: two would write over each other.
+_screen: Any = None
+_bars = 0
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+    display = _take_screen()
+    start = time.perf_counter()
+    done = 0
+    task = display.add_task(description, total=total, figures="")
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        rate = _number(done / max(time.perf_counter() - start, 1e-9))
+        display.update(task, completed=done, figures=f"{done}/{total}  {rate} {unit}/s")
+
+    try:
+        yield advance
+        if total is None:
+            display.update(task, total=1, completed=1)
+    finally:
+        _give_screen_back()
+
+
+def _take_screen() -> Any:
+    global _screen, _bars
+    # rich costs 50 ms to import, and only a terminal needs it.
+    from rich import progress as bars  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+
+    columns = (
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.TextColumn("{task.fields[figures]}", markup=False),
+        bars.TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with _lock:
+        if _screen is None:
+            # Results go to stdout as they are, not through the display.
+            _screen = bars.Progress(*columns, console=Console(stderr=True), redirect_stdout=False)
+            _screen.start()
+        _bars += 1
+        return _screen
+
+
+def _give_screen_back() -> None:
+    global _screen, _bars
+    with _lock:
+        _bars -= 1
+        if _bars == 0:
+            _screen.stop()
+            _screen = None

@@ -1,36 +1,32 @@
 """From a data folder to its manifest: every file is listed, read once, judged and split.
 
-Files are read in threads (Pillow lets go of Python's lock), a few ahead of the one whose turn it
-is, so memory does not grow with the folder.
+Files are decoded in processes with limits (`worker_pool`): here foreign bytes meet a decoder for
+the first time.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from mnv2tl import images, store
+from mnv2tl.collector import pause_collector
 from mnv2tl.errors import MachineError, install_extra
-from mnv2tl.folder import Found, Listing, list_folder
+from mnv2tl.folder import Listing, list_folder
 from mnv2tl.judge import check_listing, check_share, judge
 from mnv2tl.manifest import Manifest
-from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import track
 from mnv2tl.scan_config import ScanConfig
+from mnv2tl.scan_worker import OUT_OF_MEMORY
 from mnv2tl.stat_index import Record, StatIndex
+from mnv2tl.worker_pool import DIED, TIMEOUT, read_files
 
 __all__ = ["Scan", "ScanConfig", "check_share", "inspect", "scan"]
 
-Hash = Callable[[NDArray[np.uint8]], int]
-
-# Another day, another user or a repaired disk may read these.
-_PASSING = {"permission-denied", "vanished", "input-output"}
+# Another day, another user, a repaired disk or a machine with more room may read these.
+_PASSING = {"permission-denied", "vanished", "input-output", DIED, TIMEOUT, OUT_OF_MEMORY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +46,8 @@ def scan(root: Path, config: ScanConfig) -> Manifest:
 
     Raises:
         DataError: The folder cannot be used (E300 to E308, E310).
-        MachineError: The disk fails (E502), or ImageHash is not installed (E508).
+        MachineError: The disk fails (E502), ImageHash is not installed (E508), or no process can
+            decode (E509).
     """
     manifest = inspect(root, config).manifest
     check_share(manifest, config.max_bad, root)
@@ -62,7 +59,8 @@ def inspect(root: Path, config: ScanConfig) -> Scan:
 
     Raises:
         DataError: The folder cannot be used (E300 to E307, E310).
-        MachineError: The disk fails (E502), or ImageHash is not installed (E508).
+        MachineError: The disk fails (E502), ImageHash is not installed (E508), or no process can
+            decode (E509).
     """
     listing = list_folder(root, test_dir=config.test_dir, follow_links=config.follow_links)
     check_listing(listing, root, config)
@@ -80,25 +78,24 @@ def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Record], in
         what went wrong with the index, one line each.
 
     Raises:
-        MachineError: ImageHash is not installed (E508).
+        MachineError: ImageHash is not installed (E508), or no process can decode (E509).
     """
-    dhash = _load_dhash() if config.near_duplicates else None
+    if config.near_duplicates:
+        _require_dhash()
     index = StatIndex(config.index, rule=_rule(config), is_trusted=not config.rehash)
-    root = os.fspath(listing.root)
-    folders = {os.path.dirname(found.file) for found in listing.found}
-    index.load([root, *sorted(each for each in folders if not each.startswith(root + os.sep))])
-    known = [index.get(found.file, found.stat) for found in listing.found]
-    if dhash is not None:
+    known = _ask_index(index, listing)
+    if config.near_duplicates:
         known = [
             record if record is None or record.code or record.dhash is not None else None
             for record in known
         ]
     new = [found for found, record in zip(listing.found, known, strict=True) if record is None]
-
-    def read_one(found: Found) -> Record:
-        return _read_file(found.file, config.max_pixels, dhash)
-
-    read = map_ordered(read_one, new, workers=config.workers)
+    read = read_files(
+        [found.file for found in new],
+        {"max_pixels": config.max_pixels, "hash": config.near_duplicates},
+        seconds=config.decode_seconds,
+        workers=config.workers,
+    )
     fresh = []
     try:
         for found, record in zip(new, track(read, "Reading images", total=len(new)), strict=True):
@@ -113,36 +110,21 @@ def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Record], in
     return records, len(new), index.warnings
 
 
-def _read_file(file: str, max_pixels: int, dhash: Hash | None) -> Record:
-    sha256 = ""
-    try:
-        content = images.read_bytes(file)
-        sha256 = store.sha256_bytes(content)
-        decoded = images.decode(content, max_pixels=max_pixels)
-    except images.UnreadableImageError as error:
-        return Record(sha256=sha256, code=error.reason, reason=error.message)
-    return Record(
-        sha256=sha256,
-        width=decoded.width,
-        height=decoded.height,
-        format=decoded.format,
-        notes=decoded.warnings,
-        dhash=None if dhash is None else dhash(decoded.pixels),
-    )
+@pause_collector()
+def _ask_index(index: StatIndex, listing: Listing) -> list[Record | None]:
+    root = os.fspath(listing.root)
+    inside = root + os.sep
+    files = [found.file for found in listing.found]
+    elsewhere = {os.path.dirname(file) for file in files if not file.startswith(inside)}
+    index.load([root, *sorted(elsewhere)])
+    return [index.get(found.file, found.stat) for found in listing.found]
 
 
-def _load_dhash() -> Hash:
-    try:
-        import imagehash  # noqa: PLC0415  not installed where nothing is trained
-    except ImportError as error:
+def _require_dhash() -> None:
+    """Raise a `MachineError` (E508) if ImageHash is not installed; the workers import it."""
+    if importlib.util.find_spec("imagehash") is None:
         message = "near duplicates need the package ImageHash"
-        raise MachineError("E508", message, fix=install_extra("train")) from error
-
-    def dhash(pixels: NDArray[np.uint8]) -> int:
-        bits = imagehash.dhash(Image.fromarray(pixels)).hash
-        return int.from_bytes(np.packbits(bits).tobytes())
-
-    return dhash
+        raise MachineError("E508", message, fix=install_extra("train"))
 
 
 def _rule(config: ScanConfig) -> str:

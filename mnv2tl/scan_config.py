@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -45,7 +46,9 @@ class ScanConfig:
     index: Path | None = None
     """SQLite file that remembers unchanged files; None for none."""
     workers: int | None = None
-    """Threads that read and decode; None for one per core that the process may use."""
+    """Processes that read and decode; None for one per core that this process may use."""
+    decode_seconds: float = 30.0
+    """How long a process may take for one image before it is replaced."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -67,5 +70,7 @@ class ScanConfig:
             raise ValueError(f"max_bad must be from 0 to 1, got {self.max_bad}")
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, got {self.max_pixels}")
+        if not 0 < self.decode_seconds < math.inf:
+            raise ValueError(f"decode_seconds must be above 0, got {self.decode_seconds}")
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"workers must be at least 1, got {self.workers}")

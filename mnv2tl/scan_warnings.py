@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from mnv2tl.errors import show
@@ -62,9 +61,14 @@ def _left_out(manifest: Manifest) -> Iterable[str]:
 
 
 def _of_images(records: Sequence[Record], entries: Sequence[Entry]) -> Iterable[str]:
-    misnamed = sum(
-        FORMAT_OF_SUFFIX.get(os.path.splitext(entry.path)[1].lower()) != record.format
+    named = Counter(
+        (entry.path.rpartition(".")[2], record.format)
         for entry, record in zip(entries, records, strict=True)
+    )
+    misnamed = sum(
+        count
+        for (suffix, kind), count in named.items()
+        if FORMAT_OF_SUFFIX.get(f".{suffix.lower()}") != kind
     )
     if misnamed:
         yield f"extension mismatch: {misnamed}, used by their content"
@@ -85,12 +89,14 @@ def _of_duplicates(manifest: Manifest) -> Iterable[str]:
 
 
 def _of_splits(listing: Listing, manifest: Manifest) -> Iterable[str]:
-    splits: dict[str, set[str]] = defaultdict(set)
-    for entry in manifest.entries:
-        splits[entry.sha256].add(entry.split)
-    leaks = sum(len(each) > 1 for each in splits.values())
+    splits: dict[str, str] = {}
+    leaks = {
+        entry.sha256
+        for entry in manifest.entries
+        if splits.setdefault(entry.sha256, entry.split) != entry.split
+    }
     if leaks:
-        yield f"leak: {leaks} images lie in two splits with equal bytes"
+        yield f"leak: {len(leaks)} images lie in two splits with equal bytes"
     if "test" in listing.folders and manifest.split_rule["test_fraction"]:
         yield "test_fraction has no effect: the test folder is the test split"
     counts = manifest.counts()

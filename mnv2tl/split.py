@@ -77,7 +77,7 @@ def assign(
         raise ValueError(f"rule must be one of {RULES}, got {rule!r}")
     positions = {sha256: position(sha256, seed) for sha256 in set(hashes)}
     # Two images with equal u are all but impossible; the hash would break the tie.
-    ordered = sorted(positions, key=lambda sha256: (positions[sha256], sha256))
+    ordered = [sha256 for _, sha256 in sorted(zip(positions.values(), positions, strict=True))]
     if len(ordered) < 2:
         return dict.fromkeys(ordered, "train")
     if rule == "exact":

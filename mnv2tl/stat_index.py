@@ -3,19 +3,23 @@
 An SQLite file keyed by absolute path. A record counts only while size, modification time, change
 time and inode of the file are those of the time it was read. It is a cache: damage to it, or a
 lock on it, costs time and a warning, never a result.
+
+A scan of unchanged files does little but read this, so a record is packed into one value.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sqlite3
+import struct
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mnv2tl.errors import show
 
@@ -23,26 +27,39 @@ INDEX_NAME = "images.sqlite"
 """A damaged file is deleted if its header says that it is an index, or, without one, its name."""
 
 _APPLICATION_ID = 0x6D6E7632  # "mnv2" in the header that SQLite keeps for such marks
-_SCHEMA = 1
+_SCHEMA = 2
 _FLUSH_ROWS = 2000
 # Two writes within one tick of the clock (at most 10 ms on Linux) leave the same times behind.
 _TICK_NS = 100_000_000
 _TABLE = """
-CREATE TABLE IF NOT EXISTS images (
-    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER,
-    rule TEXT, sha256 TEXT, width INTEGER, height INTEGER, format TEXT, notes TEXT, dhash TEXT,
-    code TEXT, reason TEXT, crc INTEGER
-) WITHOUT ROWID
+CREATE TABLE IF NOT EXISTS images (path BLOB PRIMARY KEY, record BLOB, crc INTEGER) WITHOUT ROWID
 """
-_INSERT = f"INSERT OR REPLACE INTO images VALUES ({', '.join('?' * 15)})"  # noqa: S608  no input
+_INSERT = "INSERT OR REPLACE INTO images VALUES (?, ?, ?)"
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
-_Row = tuple[bytes, int, int, int, int, str, str, int, int, str, str, str | None, str, str, int]
+# Size, modification time, change time, inode; SHA-256 as text, width, height, dHash and whether
+# there is one. After it comes JSON: the rule, then the other fields of `Record`.
+_FIXED = struct.Struct("<QqqQ64sIIQ?")
+_INODE_BITS = 2**64 - 1  # some file systems of Windows have more
+
+_Row = tuple[bytes, bytes, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What one reading of a file showed."""
+class Status(NamedTuple):
+    """What shows that a file is unchanged: a third of the memory of `os.stat_result`."""
+
+    st_size: int
+    """Bytes."""
+    st_mtime_ns: int
+    """Time of the last change of its bytes."""
+    st_ctime_ns: int
+    """Time of the last change of its bytes, name or rights."""
+    st_ino: int
+    """Inode."""
+
+
+class Record(NamedTuple):
+    """What one reading of a file showed. A tuple: there is one per file, and they are made fast."""
 
     sha256: str = ""
     """Of the file's bytes; empty if the file was not read."""
@@ -78,7 +95,7 @@ class StatIndex:
         self._rule = rule
         self._is_trusted = is_trusted
         self._opened_ns = time.time_ns()
-        self._known: dict[bytes, _Row] = {}
+        self._known: dict[bytes, bytes] = {}
         self._asked: set[bytes] = set()
         self._new: list[_Row] = []
 
@@ -95,26 +112,37 @@ class StatIndex:
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._known = _select(self._path, folders)
 
-    def get(self, file: str, stat: os.stat_result) -> Record | None:
+    def get(self, file: str, stat: Status | os.stat_result) -> Record | None:
         """Return what is known of a file, or None if it must be read."""
         path = os.fsencode(file)
         self._asked.add(path)
-        row = self._known.get(path)
-        if row is None or not self._is_trusted or row[1:6] != (*_stamp(stat), self._rule):
+        content = self._known.get(path)
+        if content is None or not self._is_trusted:
             return None
-        _, _, _, _, _, _, sha256, width, height, kind, notes, dhash, code, reason, _ = row
+        size, mtime, ctime, inode, sha256, width, height, dhash, has_dhash = _FIXED.unpack_from(
+            content
+        )
+        rule, kind, notes, code, reason = _read_texts(content[_FIXED.size :])
+        if (
+            size != stat.st_size
+            or mtime != stat.st_mtime_ns
+            or ctime != stat.st_ctime_ns
+            or inode != stat.st_ino & _INODE_BITS
+            or rule != self._rule
+        ):
+            return None
         return Record(
-            sha256=sha256,
-            width=width,
-            height=height,
-            format=kind,
-            notes=tuple(json.loads(notes)) if notes else (),
-            dhash=None if dhash is None else int(dhash, 16),
-            code=code,
-            reason=reason,
+            sha256.rstrip(b"\0").decode("ascii"),
+            width,
+            height,
+            kind,
+            notes,
+            dhash if has_dhash else None,
+            code,
+            reason,
         )
 
-    def put(self, file: str, stat: os.stat_result, record: Record) -> None:
+    def put(self, file: str, stat: Status | os.stat_result, record: Record) -> None:
         """Keep a record under what `stat` was before the file was read."""
         if self._path is None or stat.st_ctime_ns > self._opened_ns - _TICK_NS:
             return
@@ -180,44 +208,40 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _select(path: Path, folders: list[str]) -> dict[bytes, _Row]:
-    known: dict[bytes, _Row] = {}
+def _select(path: Path, folders: list[str]) -> dict[bytes, bytes]:
+    known: dict[bytes, bytes] = {}
     with _open(path) as connection:
         for folder in folders:
             first = os.fsencode(folder.rstrip(os.sep) + os.sep)
             last = first[:-1] + bytes([first[-1] + 1])
-            select = "SELECT * FROM images WHERE path >= ? AND path < ?"
-            for row in connection.execute(select, (first, last)):
-                if _crc(row[:-1]) != row[-1]:
+            select = "SELECT path, record, crc FROM images WHERE path >= ? AND path < ?"
+            for file, record, crc in connection.execute(select, (first, last)):
+                try:
+                    is_whole = zlib.crc32(record, zlib.crc32(file)) == crc
+                except TypeError:  # damage may change the type of a value too
+                    is_whole = False
+                if not is_whole:
                     raise sqlite3.DatabaseError("a record does not match its checksum")
-                known[row[0]] = row
+                known[file] = record
     return known
 
 
-def _row(path: bytes, stat: os.stat_result, rule: str, record: Record) -> _Row:
-    row = (
-        path,
-        *_stamp(stat),
-        rule,
-        record.sha256,
-        record.width,
-        record.height,
-        record.format,
-        json.dumps(record.notes) if record.notes else "",
-        None if record.dhash is None else f"{record.dhash:016x}",
-        record.code,
-        record.reason.encode("utf-8", "backslashreplace").decode("utf-8"),
+def _row(path: bytes, stat: Status | os.stat_result, rule: str, record: Record) -> _Row:
+    fixed = _FIXED.pack(
+        *(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino & _INODE_BITS),
+        *(record.sha256.encode("ascii"), record.width, record.height),
+        *(record.dhash or 0, record.dhash is not None),
     )
-    return (*row, _crc(row))
+    texts = [rule, record.format, record.notes, record.code, record.reason]
+    content = fixed + json.dumps(texts).encode("ascii")
+    return path, content, zlib.crc32(content, zlib.crc32(path))
 
 
-def _stamp(stat: os.stat_result) -> tuple[int, int, int, int]:
-    # SQLite holds 63 bits; some file systems number their inodes with 64.
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino & (2**63 - 1)
-
-
-def _crc(row: tuple[object, ...]) -> int:
-    return zlib.crc32(repr(row).encode("utf-8", "backslashreplace"))
+@functools.lru_cache(maxsize=1000)
+def _read_texts(content: bytes) -> tuple[str, str, tuple[str, ...], str, str]:
+    # Few of them differ, so most are read once.
+    rule, kind, notes, code, reason = json.loads(content)
+    return rule, kind, tuple(notes), code, reason
 
 
 def _is_index(path: Path) -> bool:

@@ -13,12 +13,13 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from mnv2tl.errors import ArtifactError, BusyError, MachineError
+from mnv2tl.errors import ArtifactError, BusyError, MachineError, show
 
 try:
     import fcntl
@@ -35,13 +36,33 @@ _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
 
-def machine_error(error: OSError, path: Path) -> MachineError:
-    """Return the error that tells a user why a file could not be written."""
+def machine_error(error: OSError, path: Path, *, need_bytes: int | None = None) -> MachineError:
+    """Return the error that tells a user why a file could not be written.
+
+    Args:
+        error: What the system said.
+        path: The file or folder.
+        need_bytes: Size of the file, if that is known.
+    """
     if error.errno in _SPACE:
-        return MachineError("E501", f"no space left: {error.strerror}", path=path, fix="free space")
+        message = f"no space left: {error.strerror}; {_describe_space(path, need_bytes)}"
+        return MachineError("E501", message, path=path, fix="free space")
     if error.errno in _READ_ONLY:
         return MachineError("E503", f"not writable: {error.strerror}", path=path)
     return MachineError("E502", f"input or output failed: {error.strerror}", path=path)
+
+
+def _describe_space(path: Path, need_bytes: int | None) -> str:
+    """Return what is needed and what is free where a file was to be written."""
+    needed = "" if need_bytes is None else f"{need_bytes / 1e6:.1f} MB are needed, "
+    folder = next((each for each in path.parents if each.is_dir()), Path())
+    try:
+        free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
+        if hasattr(os, "statvfs") and os.statvfs(folder).f_files:
+            free += f" and {os.statvfs(folder).f_favail:,} files"
+    except OSError as error:
+        return f"{needed}how much is free is not known: {error.strerror}"
+    return f"{needed}{free} are free in {show(folder)}"
 
 
 @contextlib.contextmanager
@@ -57,13 +78,20 @@ def explain_errors(path: Path) -> Iterator[None]:
         raise machine_error(error, path) from error
 
 
-def write_file(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
+def write_file(
+    path: Path,
+    fill: Callable[[IO[bytes]], object],
+    *,
+    durable: bool = True,
+    need_bytes: int | None = None,
+) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
     Args:
         path: Where the file goes; its folder is made if it is missing.
         fill: Called with the open binary file.
         durable: Flush to the disk, so that the file outlives a power cut. False for caches.
+        need_bytes: Size of the file, if that is known; for the message on a full disk.
 
     Raises:
         MachineError: The disk is full (E501), fails (E502) or is read-only (E503). The former
@@ -85,7 +113,7 @@ def write_file(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bool
         if durable:
             sync_folder(path.parent)
     except OSError as error:
-        raise machine_error(error, path) from error
+        raise machine_error(error, path, need_bytes=need_bytes) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -101,7 +129,7 @@ def sync_folder(folder: Path) -> None:
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write bytes whole or not at all; see `write_file`."""
-    write_file(path, lambda file: file.write(content), durable=durable)
+    write_file(path, lambda file: file.write(content), durable=durable, need_bytes=len(content))
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:

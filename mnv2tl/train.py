@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import platform
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from mnv2tl.batches import views_of_phases
 from mnv2tl.cache_folder import cache_folder
 from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.config import TrainConfig
-from mnv2tl.epoch_report import report_epochs
+from mnv2tl.epoch_report import report_epoch
 from mnv2tl.errors import InterruptError, show
 from mnv2tl.features import FeatureSource, prepare
 from mnv2tl.finish import Outcome, describe_trainable, finish, open_whole
@@ -53,7 +54,7 @@ from mnv2tl.preparation import (
 from mnv2tl.progress import say, show_bar
 from mnv2tl.run_guard import explain_interrupt, hold_folder, is_complete
 from mnv2tl.state import Commit, StateStore
-from mnv2tl.tensorboard import require_tensorboard
+from mnv2tl.trackers import Trackers, open_trackers, require_trackers
 from mnv2tl.trunk import choose_runtime, open_trunk
 from mnv2tl.views import PLAIN, ViewMaker
 from mnv2tl.weights import Weights
@@ -114,11 +115,10 @@ def _train_in(config: TrainConfig, *, accept_changes: bool) -> Run:
         if former.is_finished and is_complete(config):
             say("the run is finished already")
             return former
-    if config.tensorboard:
-        require_tensorboard()
+    require_trackers(config.trackers)
     try:
-        with watch_signals():
-            return _go_through_stages(config, former, accept_changes=accept_changes)
+        with watch_signals(), open_trackers(config) as trackers:
+            return _go_through_stages(config, former, trackers, accept_changes=accept_changes)
     except InterruptError as error:
         raise explain_interrupt(config, error.signal_number) from error
 
@@ -133,10 +133,13 @@ class _Training:
     manifest: Manifest
     maker: ViewMaker
     state: StateStore
+    trackers: Trackers
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def _go_through_stages(config: TrainConfig, former: Run | None, *, accept_changes: bool) -> Run:
+def _go_through_stages(
+    config: TrainConfig, former: Run | None, trackers: Trackers, *, accept_changes: bool
+) -> Run:
     began = time.perf_counter()
     seconds: dict[str, float] = dict.fromkeys(("scan", "features", "fit"), 0.0)
     state = StateStore(config.out / "state")
@@ -156,6 +159,7 @@ def _go_through_stages(config: TrainConfig, former: Run | None, *, accept_change
         manifest=manifest,
         maker=_view_maker(config, manifest),
         state=state,
+        trackers=trackers,
         seconds=seconds,
     )
     with ThreadPoolExecutor(1) as beside:
@@ -284,10 +288,8 @@ def _fit(training: _Training, phase: Phase, source: FeatureSource, commit: Commi
     if commit is not None and commit.phase < phase.index:
         first_arrays = first_arrays | training.state.load_arrays(commit.best.file)
     done = len(commit.history) if commit is not None and commit.phase == phase.index else 0
-    with (
-        show_bar("train", total=(phase.epochs - done) * len(split.train)) as show_progress,
-        report_epochs(config) as report,
-    ):
+    total = (phase.epochs - done) * len(split.train)
+    with show_bar("train", total=total) as show_progress:
 
         def advance(images: int) -> None:
             raise_pending()
@@ -303,7 +305,7 @@ def _fit(training: _Training, phase: Phase, source: FeatureSource, commit: Commi
             start=commit,
             first_arrays=first_arrays,
             advance=advance,
-            report=report,
+            report=functools.partial(report_epoch, config, training.trackers),
         )
 
 

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+import time
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import record
+from benchmarks import chart, record
+from benchmarks.first_step import find_tensorflow
+from benchmarks.floor import count_moved_bytes, count_multiply_adds
 from benchmarks.folds import assign_folds, has_own_split, read_data, write_fold
 from benchmarks.pooled import Piece, bootstrap, compare, pool
 from benchmarks.settings import SETTINGS, is_default, make_config
+from benchmarks.speed_tables import speed_table
+from benchmarks.start_up import list_imports
 from benchmarks.tables import TABLES, fill_tables
+from benchmarks.timing import (
+    Kind,
+    UnequalError,
+    largest_difference,
+    make_bar,
+    make_environment,
+    run_in_turn,
+    run_process,
+    spread,
+    time_in_turn,
+)
+from benchmarks.warm_cache import count_opened, summarise
+from mnv2tl.mobilenet import list_layers
 
 
 def _hashes(count: int, *, first: int = 0) -> list[str]:
@@ -250,3 +272,267 @@ def test_the_tables_of_the_readme_are_what_the_results_say() -> None:
     text = (record.ROOT / "README.md").read_text("utf-8")
 
     assert fill_tables(text, results) == text
+
+
+def test_times_are_taken_in_turn_and_the_first_ones_dropped() -> None:
+    """Every call has its turn in every round; slow first rounds and first calls do not count."""
+    called: list[str] = []
+
+    def first() -> None:
+        before = called.count("first")
+        time.sleep(0.06 if before < 3 or before % 3 == 0 else 0)
+        called.append("first")
+
+    calls = {"first": first, "second": lambda: called.append("second")}
+    seconds = time_in_turn(calls, rounds=3, count=2)
+
+    assert [each.shape for each in seconds.values()] == [(3, 2), (3, 2)]
+    assert seconds["first"].max() < 0.06
+    turns = [called[at : at + 3] for at in range(0, 24, 3)]
+    assert all(len(set(turn)) == 1 for turn in turns)
+    rounds = zip(turns[::2], turns[1::2], strict=True)
+    assert all({a[0], b[0]} == set(calls) for a, b in rounds)
+
+
+def test_what_processes_say_of_themselves_is_kept_by_round() -> None:
+    """The first round of each is dropped, and the others stay in their order."""
+    answers = iter(range(10))
+
+    found = run_in_turn({"only": lambda: float(next(answers))}, rounds=3)
+
+    assert found == {"only": [1.0, 2.0, 3.0]}
+
+
+def test_spread_has_median_quartiles_and_extremes() -> None:
+    """One slow run moves the largest value and nothing else."""
+    found = spread([[1.0, 2.0], [3.0, 4.0], [100.0, 3.0]])
+
+    assert found["median"] == 3.0
+    assert found["quartiles"] == [2.25, 3.75]
+    assert (found["min"], found["max"], found["runs"]) == (1.0, 100.0, 6)
+
+
+def test_the_largest_difference_of_equal_answers_is_reported() -> None:
+    """Below the limit the difference itself comes back, so that it can be written down."""
+    assert largest_difference([1.0, 2.0], [1.0, 2.5], limit=0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ([1.0, 2.6], "answers differ by 6.0e-01, allowed 5e-01"),
+        ([1.0, float("nan")], "answers differ by nan"),
+        ([1.0], r"shapes \(2,\) and \(1,\)"),
+    ],
+)
+def test_no_speed_is_reported_of_unequal_answers(theirs: list[float], message: str) -> None:
+    """A quick wrong answer, no answer, or too few of them are no speed."""
+    with pytest.raises(UnequalError, match=f"no speed is reported: {message}"):
+        largest_difference([1.0, 2.0], theirs, limit=0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "figure", "extremes", "asked", "reached"),
+    [
+        ("speed", 5.0, [2.0, 6.0], 5.0, True),
+        ("speed", 5.0, [2.0, 6.0], 5.1, False),
+        ("rate", 0.2, [1 / 6, 0.5], 0.3, False),
+        ("difference", -8.0, [-15.0, -2.0], 1.0, True),
+        ("value", 2.0, [2.0, 3.0], 1.9, False),
+        ("value", 2.0, [2.0, 3.0], None, None),
+    ],
+)
+def test_a_bar_is_judged_by_its_kind(
+    kind: Kind, figure: float, extremes: list[float], asked: float | None, reached: bool | None
+) -> None:
+    """Times and rates divide the other way round, costs are differences; all by medians."""
+    sides = {"ours": [2.0, 3.0, 2.0], "theirs": [4.0, 18.0, 10.0]}
+
+    bar = make_bar("a", "b", kind=kind, unit="s", asked=asked, **sides)
+
+    assert bar["figure"] == pytest.approx(figure)
+    assert sorted(bar["range"]) == pytest.approx(extremes)
+    assert bar["reached"] is reached
+
+
+def test_a_bar_refuses_sides_that_were_not_measured_equally_often() -> None:
+    """Rounds pair what was measured together."""
+    with pytest.raises(ValueError, match="a: 2 measurements against 1"):
+        make_bar("a", "b", kind="speed", ours=[1.0, 1.0], theirs=[1.0], unit="s", asked=1.0)
+
+
+def test_timed_processes_may_write_bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable that forbids it trebles import times, and some machines set it."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    environment = make_environment(KERAS_BACKEND="jax")
+
+    assert "PYTHONDONTWRITEBYTECODE" not in environment
+    assert environment["KERAS_BACKEND"] == "jax"
+
+
+def test_a_process_that_fails_has_no_time() -> None:
+    """A crash is quick; its exit status and its last words end the benchmark."""
+    with pytest.raises(click.ClickException, match="exit 3: gone"):
+        run_process(
+            [sys.executable, "-S", "-c", "import sys; sys.stderr.write('gone'); sys.exit(3)"]
+        )
+
+
+def test_the_network_has_the_operations_of_its_paper() -> None:
+    """Table 4 of arXiv:1801.04381: 300 million multiply-adds at width 1, 585 at width 1.4."""
+    assert count_multiply_adds(list_layers(), classes=1000) == pytest.approx(300e6, rel=0.01)
+    # Keras rounds the channels of width 1.4 up a little.
+    wide = count_multiply_adds(list_layers(alpha=1.4), classes=1000)
+    assert wide == pytest.approx(585e6, rel=0.01)
+
+
+def test_activations_are_written_and_read_once() -> None:
+    """A network of one convolution moves its output twice, four bytes a number."""
+    assert count_moved_bytes(list_layers()[:3]) == 2 * 4 * 112 * 112 * 32
+
+
+def test_opened_pictures_are_counted_around_the_checkpoint() -> None:
+    """Results on a line of their own count, other files and failures do not."""
+    trace = [
+        '7 openat(AT_FDCWD</w>, "/d/a/1.png", O_RDONLY|O_NOFOLLOW) = 3</d/a/1.png>\n',
+        '8 openat(AT_FDCWD</w>, "/d/a/2.png", O_RDONLY <unfinished ...>\n',
+        '7 openat(AT_FDCWD</w>, "/d/a/3.png", O_RDONLY) = -1 ENOENT (No such file or directory)\n',
+        "8 <... openat resumed>) = 4</d/a/2.png>\n",
+        '7 openat(AT_FDCWD</w>, "/d/a", O_RDONLY|O_DIRECTORY) = 5</d/a>\n',
+        '7 openat(AT_FDCWD</w>, "/r/best.keras", O_RDONLY) = 5</r/best.keras>\n',
+        '7 openat(AT_FDCWD</w>, "/d/a/1.png", O_RDONLY) = 3</d/a/1.png>\n',
+    ]
+    pictures = {"/d/a/1.png", "/d/a/2.png", "/d/a/3.png"}
+
+    assert count_opened(trace, pictures) == {"until best.keras": 2, "self-check": 1}
+
+
+def test_the_warm_cache_is_judged_by_scan_and_features() -> None:
+    """Both stages look at pictures, so their sum is what must be short."""
+    warm = {"process": 8.0, "scan": 0.2, "features": 0.4, "fit": 4.0, "total": 7.0}
+    empty = {"process": 16.0, "scan": 1.0, "features": 8.0, "fit": 4.0, "total": 15.0}
+    pair: dict[str, dict[str, Any]] = {"warm": {"seconds": warm}, "empty": {"seconds": empty}}
+
+    looks, whole = summarise([pair], None, "jax")["bars"]
+
+    assert (looks["ours"], looks["theirs"]) == (pytest.approx(0.6), pytest.approx(9.0))
+    assert looks["reached"] is False
+    assert whole["figure"] == pytest.approx(2.0)
+
+
+def test_the_costliest_imports_come_first() -> None:
+    """Lines of other programs and the heading of the report are passed over."""
+    report = "\n".join(
+        [
+            "import time: self [us] | cumulative | imported package",
+            "import time:       100 |        100 |   numpy",
+            "a warning | of | something",
+            "import time:      2500 |       2600 | mnv2tl",
+        ]
+    )
+
+    assert [row["module"] for row in list_imports(report)] == ["mnv2tl", "numpy"]
+    assert list_imports(report, count=1)[0]["own_ms"] == 2.5
+
+
+def test_an_import_of_tensorflow_is_found_at_any_depth() -> None:
+    """Names that only contain it, such as Keras' own modules for it, are others."""
+    line = "import time: 9 | 9 |       tensorflow.python"
+    report = f"import time: 9 | 9 | keras.src.backend.tensorflow\n{line}"
+
+    assert find_tensorflow(report) == [line]
+
+
+def _speeds() -> dict[str, Any]:
+    sides = {"ours": [10.0, 12.5, 20.0], "theirs": [100.0, 100.0, 100.0]}
+    more = {"ours": [130.0], "theirs": [10.0]}
+    return _end_to_end() | {
+        "bars": [
+            make_bar("train `x` & y", "z", kind="speed", unit="s", asked=20.0, **sides),
+            make_bar("help", "pass", kind="difference", unit="ms", asked=150.0, **more),
+        ]
+    }
+
+
+def test_the_table_of_speeds_says_what_was_asked_and_missed() -> None:
+    """Each bar is a row with both figures, its range and the bar; results without bars are none."""
+    table = speed_table([_end_to_end(), _speeds()])
+
+    lines = table.splitlines()
+    assert len(lines) == 6
+    assert "| 12.5 s | 100.0 s | 8.0x (5.0x to 10.0x) | at least 20x: missed |" in lines[2]
+    assert "| 130 ms | 10 ms | 120 ms (120 to 120) | at most 150 ms more |" in lines[3]
+    assert lines[5].startswith("2025-01-01, 2 cores of P")
+
+
+def test_the_table_of_speeds_names_the_floor() -> None:
+    """What the machine allows stands below the table, where it was measured."""
+    pair = {"operations": 2.5, "bytes": 1.25}
+    floor = {"forward_ms": pair, "training_ms": pair, "peak_gflops": 239.1}
+
+    table = speed_table([_speeds() | {"floor": floor | {"bandwidth_gb_per_second": 42.6}}])
+
+    assert "forward 2.5 ms of operations and 1.2 ms of memory" in table
+    assert "at 239 GFLOP/s and 43 GB/s as measured. 2025-01-01" in table
+
+
+def test_the_table_of_speeds_needs_bars() -> None:
+    """An empty table would look as if nothing had been asked."""
+    with pytest.raises(ValueError, match="no result file has bars"):
+        speed_table([_end_to_end()])
+
+
+def test_the_chart_draws_speeds_and_names_them() -> None:
+    """It is XML, has a bar per speed, an axis title, colours for dark, and both times as text."""
+    drawn = chart.draw(chart.choose_bars(_speeds()["bars"]))
+
+    root = ET.fromstring(drawn)  # noqa: S314  our own
+    bars = [each for each in root.iter() if each.get("class") == "bar"]
+    texts = [each.text for each in root.iter() if each.tag.endswith("}text")]
+    assert len(bars) == 1
+    assert {"train x & y", "against z", "8.0x", "100.0 s → 12.5 s", chart.AXIS} <= set(texts)
+    assert "prefers-color-scheme: dark" in drawn
+    assert chart.draw(chart.choose_bars(_speeds()["bars"])) == drawn
+
+
+def test_the_chart_gives_each_doubling_the_same_length() -> None:
+    """A bar of 4x is twice as long as one of 2x, and a slower one goes to the left of 1x."""
+    pairs = {"a": 2.0, "b": 4.0, "c": 0.5}
+    bars = [
+        make_bar(name, "z", kind="speed", ours=[1.0], theirs=[each], unit="s", asked=None)
+        for name, each in pairs.items()
+    ]
+
+    root = ET.fromstring(chart.draw(bars))  # noqa: S314  our own
+
+    drawn = [each for each in root.iter() if each.get("class") == "bar"]
+    two, four, half = (float(each.get("width", 0)) for each in drawn)
+    left = [float(each.get("x", 0)) for each in drawn]
+    assert four == pytest.approx(2 * two, abs=0.2)
+    assert half == pytest.approx(two, abs=0.2)
+    assert left[2] == pytest.approx(left[0] - two, abs=0.2)
+
+
+def test_the_chart_needs_speeds() -> None:
+    """A chart of nothing is an error, not an empty picture."""
+    with pytest.raises(ValueError, match="the chart needs comparisons of speed"):
+        chart.draw([])
+
+
+def test_the_chart_of_the_readme_is_what_the_results_say() -> None:
+    """No bar is drawn by hand: `python -m benchmarks.chart` draws them."""
+    assert chart.draw_results(record.RESULTS) == chart.CHART.read_text("utf-8")
+
+
+def test_the_list_of_scripts_is_whole() -> None:
+    """`nox -s bench` offers what the README lists; every program is listed or named as a part."""
+    about = (record.ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    listed = set(re.findall(r"`python -m benchmarks\.(\w+)", about))
+    files = {
+        path.stem: path.read_text("utf-8") for path in (record.ROOT / "benchmarks").glob("*.py")
+    }
+    programs = {name for name, text in files.items() if '__name__ == "__main__"' in text}
+
+    assert listed <= programs
+    assert [name for name in programs - listed if f"`{name}.py`" not in about] == []

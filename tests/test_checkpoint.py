@@ -115,6 +115,17 @@ def test_a_damaged_run_json_is_refused(tmp_path: Path, content: bytes) -> None:
     assert caught.value.code == "E412"
 
 
+@pytest.mark.parametrize("wrong", [{"class_names": None}, {"class_names": [1]}, {"config": []}])
+def test_a_run_json_with_other_types_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """E412 names what is expected."""
+    _write_info(tmp_path, **wrong)
+
+    with pytest.raises(ArtifactError, match="class_names must be a list of texts") as caught:
+        load_run(tmp_path)
+
+    assert caught.value.code == "E412"
+
+
 def test_a_run_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
     """E404 with both numbers."""
     _write_info(tmp_path, schema=2)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -292,6 +295,145 @@ def test_help_names_every_command_and_option() -> None:
     text = _call("train", "--help").stdout
     for word in ("--learning-rate", "[default: 0.001", "degrees", "--resume", "[default: 16"):
         assert word in text
+
+
+def _leaves(command: click.Command, *words: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield every sub-command with its words."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from _leaves(found, *words, name)
+    else:
+        yield " ".join(words), command
+
+
+def test_every_command_that_may_take_seconds_can_be_quiet_or_tell_machines() -> None:
+    """These two options are the same everywhere; only what lists things lacks them."""
+    without = {
+        words
+        for words, command in _leaves(main)
+        if {"quiet", "log_format"} - {parameter.name for parameter in command.params}
+    }
+
+    assert without == {"cache show", "samples list", "weights list"}
+
+
+def test_every_line_on_stderr_is_json(tiny_folder: Path, tmp_path: Path, backend: str) -> None:
+    """Training and export, whose parts run in other threads and processes."""
+    out, bundle = tmp_path / "run", tmp_path / "bundle"
+
+    trained = _call("train", tiny_folder, "--out", out, *QUICK, "--log-format", "json")
+    exported = _call("export", out, "--out", bundle, "--log-format=json", "--json")
+
+    assert (trained.exit_code, exported.exit_code) == (0, 0), trained.output + exported.output
+    lines = [json.loads(line) for line in (trained.stderr + exported.stderr).splitlines()]
+    assert all({"time", "level", "event", "message"} <= line.keys() for line in lines)
+    steps = {line["step"] for line in lines if line["event"] == "progress"}
+    assert {"train", "evaluate", "gate: Keras", "gate: onnx"} <= steps
+    epochs = [line for line in lines if line["event"] == "epoch"]
+    assert [(line["done"], line["total"]) for line in epochs] == [(1, 2), (2, 2)]
+    assert all(line["val_loss"] > 0 for line in epochs)
+    (gate,) = [line for line in lines if line["event"] == "gate"]
+    assert (gate["format"], gate["passed"]) == ("onnx", True)
+    assert _json(exported)["bundle"] == str(bundle)
+
+
+def test_quiet_is_silent(tiny_folder: Path, tmp_path: Path, backend: str) -> None:
+    """Nothing on stderr, with either format."""
+    for name, words in (("a", ()), ("b", ("--log-format", "json"))):
+        result = _call("train", tiny_folder, "--out", tmp_path / name, *QUICK, "--quiet", *words)
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "code"),
+    [
+        (("audit", "missing"), 3, "E300"),
+        (("audit", "--wrong"), 2, "usage"),
+        (("train",), 2, "usage"),
+        (("weights", "fetch", "resnet"), 2, "usage"),
+        (("evaluate", "missing", "--quiet"), 4, "E410"),
+    ],
+)
+def test_errors_are_json_too(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    exit_code: int,
+    code: str,
+) -> None:
+    """One object with level and code, also for wrong usage, and although all else is quiet."""
+    monkeypatch.chdir(tmp_path)
+
+    result = _call(*words, "--log-format", "json")
+
+    assert result.exit_code == exit_code, result.output
+    line = json.loads(result.stderr.splitlines()[-1])
+    assert (line["level"], line["event"], line["code"]) == ("error", "error", code)
+    assert line["message"]
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_train_writes_its_report(run: Path, tiny_folder: Path) -> None:
+    """--report at the end of a training, here of one that was finished before."""
+    pytest.importorskip("jinja2")
+
+    result = _call(
+        "train", tiny_folder, "--out", run, "--resume", "--report", "--json", "--no-index"
+    )
+
+    assert result.exit_code == 0, result.output
+    assert _json(result)["report"] == str(run / "report.html")
+    assert (run / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "package", "extra"),
+    [
+        (("--report",), "jinja2", "report"),
+        (("--tensorboard",), "tensorboardX", "tensorboard"),
+        (("--tracker", "mlflow"), "mlflow", "mlflow"),
+        (("--tracker", "wandb", "--tracker", "mlflow"), "wandb", "wandb"),
+    ],
+)
+def test_what_a_training_needs_at_its_end_is_asked_for_before(
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    package: str,
+    extra: str,
+    backend: str,
+) -> None:
+    """E508 with the extra, before hours of training."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *_: None if name == package else real(name)
+    )
+
+    result = _call("train", tiny_folder, "--out", tmp_path / "run", *QUICK, *words)
+
+    assert result.exit_code == 5, result.output
+    assert f"{package} is not installed. Fix: install the extra {extra}" in result.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_trackers_are_told_of_a_training(tiny_folder: Path, tmp_path: Path, backend: str) -> None:
+    """Both names of the option mean the same, and a resume may do without."""
+    pytest.importorskip("tensorboardX")
+    out = tmp_path / "run"
+
+    result = _call(
+        "train", tiny_folder, "--out", out, *QUICK, "--tensorboard", "--tracker", "tensorboard"
+    )
+
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("tensorboard: ") == 1
+    assert json.loads((out / "run.json").read_bytes())["config"]["trackers"] == ["tensorboard"]
+    assert json.loads((out / "trackers.json").read_bytes())["tensorboard"]["epoch"] == 2
+    assert len(list((out / "tensorboard" / "train").iterdir())) == 1
 
 
 def test_ctrl_c_in_a_real_process_keeps_the_finished_epochs(

@@ -41,7 +41,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "finetune_learning_rate": (1e-12, 10.0),
     "cache_limit_gb": (0.0, 1e9),
 }
-FREE = {"data", "out", "weights", "start_from", "augment", "tensorboard", "scan"}
+FREE = {"data", "out", "weights", "start_from", "augment", "trackers", "scan"}
 
 
 def _make(**changed: Any) -> TrainConfig:
@@ -99,6 +99,14 @@ def test_fine_tuning_fewer_layers_than_before_is_refused() -> None:
     assert _make(trainable_layers=30, finetune_layers=20).finetune_epochs == 0
 
 
+def test_an_unknown_tracker_is_refused() -> None:
+    """The known ones are named."""
+    assert _make(trackers=config.TRACKERS).trackers == ("tensorboard", "mlflow", "wandb")
+
+    with pytest.raises(ValueError, match=r"^trackers must be one of .*'wandb'.*, got 'neptune'$"):
+        _make(trackers=("mlflow", "neptune"))
+
+
 def test_settings_cannot_change() -> None:
     """What was checked stays checked."""
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -121,7 +129,11 @@ def test_all_epochs_counts_both_phases() -> None:
 
 def test_to_json_holds_every_setting_as_json() -> None:
     """`run.json` gives back the same values, and `--resume` compares them; the run may be moved."""
-    settings = _make(start_from=Path("former"), scan=ScanConfig(test_dir=Path("t"), workers=2))
+    settings = _make(
+        start_from=Path("former"),
+        trackers=("wandb",),
+        scan=ScanConfig(test_dir=Path("t"), workers=2),
+    )
 
     values = settings.to_json()
 
@@ -130,6 +142,7 @@ def test_to_json_holds_every_setting_as_json() -> None:
     assert (values["data"], values["start_from"]) == ("data", "former")
     assert values["augment"] == PRESETS["light"].to_json()
     assert values["scan"]["test_dir"] == "t"
+    assert values["trackers"] == ["wandb"]
     assert values["seed"] == 0
 
 

@@ -22,7 +22,8 @@ pytest.importorskip("onnxruntime")
 
 from mnv2tl import images, store
 from mnv2tl_export.classifier import Classifier
-from mnv2tl_export.deploy_readme import escape_markdown, write_readme
+from mnv2tl_export.deploy_readme import write_readme
+from mnv2tl_export.markdown import escape_markdown
 from mnv2tl_export.metadata import Metadata
 from mnv2tl_export.onnx_file import read_onnx
 from mnv2tl_export.parity import Parity

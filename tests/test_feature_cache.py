@@ -392,7 +392,7 @@ print(bool((space.read(list(map(str, written)))[:, 0, 0] == written).all()))
 """
 
 
-def test_two_processes_may_fill_one_space_at_once(tmp_path: Path) -> None:
+def test_row_35_two_processes_may_fill_one_space_at_once(tmp_path: Path) -> None:
     """Keys 0 to 39 from one and 20 to 59 from the other; both end well and the union is whole."""
     code = _WRITER.format(identity=IDENTITY)
     writers = [

@@ -106,7 +106,9 @@ def test_settings_are_light_to_import() -> None:
     assert imported <= {"mnv2tl", "numpy", "PIL", "defusedxml"}
 
 
-@pytest.mark.parametrize("command", ["audit", "cache", "evaluate", "samples", "train", "weights"])
+@pytest.mark.parametrize(
+    "command", ["audit", "cache", "compare", "evaluate", "samples", "train", "weights"]
+)
 def test_help_of_a_command_imports_no_framework(command: str) -> None:
     """Only a command that runs imports what it runs."""
     code = _HELP.replace('"--help"', f'"{command}", "--help"')
@@ -115,6 +117,13 @@ def test_help_of_a_command_imports_no_framework(command: str) -> None:
 
     heavy = {"jax", "keras", "matplotlib", "onnx", "onnxruntime", "openvino", "tensorflow"}
     assert not imported & heavy
+
+
+def test_doctor_imports_nothing_that_is_heavy() -> None:
+    """It must run where most is missing, and at once."""
+    imported = _imported_by(_HELP.replace('"--help"', '"doctor"').replace("if end.code:", "if 0:"))
+
+    assert imported <= {"click", "defusedxml", "mnv2tl", "numpy", "PIL", "platformdirs"}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from mnv2tl.errors import MachineError
+from mnv2tl.memory import explain_batch, explain_shortage, forget_generators
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,3 +58,87 @@ def test_other_systems_are_left_alone() -> None:
     code = "import sys; sys.platform = 'darwin'; import mnv2tl.memory as m; m.keep_freed_memory()"
 
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def _too_much_for_numpy() -> None:
+    np.zeros(10**15)
+
+
+def _too_much_for_the_backend() -> None:
+    keras = pytest.importorskip("keras")
+    np.asarray(keras.ops.zeros((10**7, 10**6)))
+
+
+def _too_much_for_onnxruntime() -> None:
+    helper = pytest.importorskip("onnx.helper")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    graph = helper.make_graph(
+        [helper.make_node("ConstantOfShape", ["shape"], ["large"])],
+        "large",
+        [helper.make_tensor_value_info("shape", 7, [2])],
+        [helper.make_tensor_value_info("large", 1, [None, None])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    session.run(None, {"shape": np.array([10**7, 10**7], np.int64)})
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    "ask", [_too_much_for_numpy, _too_much_for_the_backend, _too_much_for_onnxruntime]
+)
+def test_lack_of_memory_is_one_error_whoever_meets_it(ask: Callable[[], None]) -> None:
+    """More than any machine has is asked of Python, of the backend and of a runtime."""
+    with pytest.raises(MachineError) as caught, explain_shortage("the work", fix="ask for less"):
+        ask()
+
+    assert caught.value.line() == (
+        "error[E505 out-of-memory] the work did not fit into memory. Fix: ask for less"
+    )
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), ValueError("out of memory")])
+def test_other_errors_pass(error: Exception) -> None:
+    """A bug stays a bug."""
+    with pytest.raises(type(error), match=str(error)), explain_shortage("it", fix="do"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fix"), [(64, "try --batch-size 32"), (3, "try --batch-size 1"), (1, "smaller")]
+)
+def test_a_batch_that_does_not_fit_names_the_half(batch_size: int, fix: str) -> None:
+    """Of one image there is no half."""
+    with pytest.raises(MachineError, match=f"batch {batch_size} did not fit.*{fix}"):
+        with explain_batch(batch_size):
+            raise MemoryError
+
+
+def test_used_up_datasets_are_let_go(backend: str) -> None:
+    """On TensorFlow every dataset of a generator would live as long as the process."""
+    import keras
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray[Any, Any], ...]:
+            return np.ones((4, 3), np.float32), np.ones((4, 1), np.float32)
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    made = []
+    for _ in range(3):
+        batches = Batches()
+        made.append(weakref.ref(batches))
+        with forget_generators():
+            model.fit(batches, verbose=0)
+        del batches
+
+    gc.collect()
+    # The last one may still be in the model's hands.
+    assert [each() for each in made[:-1]] == [None, None]

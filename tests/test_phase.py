@@ -101,7 +101,12 @@ GOLDEN_FIGURES = [
 
 
 def _source(
-    folder: Path, config: TrainConfig, *, split: Split = SPLIT, spoil: float | None = None
+    folder: Path,
+    config: TrainConfig,
+    *,
+    split: Split = SPLIT,
+    spoil: float | None = None,
+    spoilt: str = "train",
 ) -> FeatureSource:
     """Return drawn features that depend on class, image and view; no image is read.
 
@@ -109,7 +114,8 @@ def _source(
         folder: Where the features go.
         config: Decides the cut, and so the shape.
         split: The images.
-        spoil: Put into one feature of every training image.
+        spoil: Put into one feature of every image of a split.
+        spoilt: That split.
     """
     cut = cut_at(LAYERS, config.trainable_layers)
     shape = LAYERS[cut - 1].output_shape
@@ -123,7 +129,7 @@ def _source(
             rng = np.random.default_rng([int(entry.sha256[:8], 16), view + 1])
             features = rng.normal(0.0, 1.0, shape)
             features[..., entry.label] += 1.5
-            if spoil is not None and entry in split.train:
+            if spoil is not None and entry.split == spoilt:
                 features[..., 0] = spoil
             keys.append(maker.key(entry, view))
             rows.append(features.astype(np.float16))
@@ -477,6 +483,43 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path: Path, spoil: floa
         assert np.isfinite(array).all()
 
 
+@pytest.mark.parametrize("spoil", [math.nan, math.inf])
+@pytest.mark.parametrize("best_by", ["val_loss", "val_accuracy"])
+def test_a_validation_loss_that_is_not_finite_is_no_epoch(
+    tmp_path: Path, spoil: float, best_by: str
+) -> None:
+    """The weights are whole and the loss is; still nothing is committed, and no best is named."""
+    config = _config(epochs=1, best_by=best_by)
+    state, former = _fit(tmp_path / "run", config)
+    spoilt = _source(tmp_path / "spoilt", config, spoil=spoil, spoilt="val")
+    longer = dataclasses.replace(config, epochs=2)
+
+    with pytest.raises(ResultError) as caught:
+        _fit(tmp_path / "run", longer, source=spoilt, resume=True)
+
+    assert caught.value.code == "E602"
+    assert caught.value.message == "the validation loss is not finite after epoch 2"
+    assert StateStore(state.folder).load() == former
+
+
+def test_after_what_was_not_finite_a_resume_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """In the second phase: stopped at its first step, it ends bit-equal once the cause is gone."""
+    config = _config(epochs=1, finetune_epochs=2, finetune_layers=0, finetune_learning_rate=1e-3)
+    first, second = list_phases(config)
+    spoilt = _source(tmp_path / "spoilt", config, spoil=math.nan)
+    for name in ("whole", "stopped"):
+        _fit(tmp_path / name, config, phase=first)
+    with pytest.raises(ResultError, match=r"E602.*the loss is not finite at step 1"):
+        _fit(tmp_path / "stopped", config, phase=second, source=spoilt, resume=True)
+
+    whole_state, whole = _fit(tmp_path / "whole", config, phase=second, resume=True)
+    state, resumed = _fit(tmp_path / "stopped", config, phase=second, resume=True)
+
+    assert _figures(resumed) == _figures(whole)
+    assert resumed.best == whole.best
+    _assert_equal_arrays(state.load_arrays(resumed.file), whole_state.load_arrays(whole.file))
+
+
 @pytest.mark.parametrize("batch_size", [8, 24])
 def test_a_huge_learning_rate_is_a_result_refused(tmp_path: Path, batch_size: int) -> None:
     """Within the epoch, or after its only step; nothing is committed."""
@@ -566,7 +609,7 @@ def test_a_resumed_training_ends_bit_equal_to_an_uninterrupted_one(
     _assert_equal_arrays(state.load_arrays(resumed.file), whole_state.load_arrays(whole.file))
 
 
-def test_a_commit_of_the_other_backend_is_taken(tmp_path: Path) -> None:
+def test_row_38_a_commit_of_the_other_backend_is_taken(tmp_path: Path) -> None:
     """The backends keep whole numbers in other types; nothing else differs."""
     config = _config(epochs=2, dropout=0.4)
     source = _source(tmp_path, config)

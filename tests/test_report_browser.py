@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ pytest.importorskip("jinja2")
 pytest.importorskip("keras")
 
 from mnv2tl.checkpoint import Run
+from mnv2tl.compare import compare_runs
+from mnv2tl.report.compare_page import write_page
 from mnv2tl.report.write import write_report
 from tests.report_folder import rename, write_benchmark, write_bundle
 
@@ -186,4 +189,30 @@ def test_axe_finds_no_serious_violation(chromium: Any, report: Path, view: tuple
 
     page.evaluate("document.querySelector('img').removeAttribute('alt')")
     assert [each[0] for each in page.evaluate(_SERIOUS)] == ["image-alt"]
+    page.close()
+
+
+@pytest.mark.parametrize("view", _VIEWS)
+def test_comparison_is_quiet_fits_and_is_accessible(
+    chromium: Any, trained_run: Run, tmp_path: Path, view: tuple[int, str]
+) -> None:
+    """The page of `mnv2tl compare`, of three runs, one of them with a bad name."""
+    folder = tmp_path / "<img src=x onerror=alert(1)> and a long name without an end"
+    shutil.copytree(trained_run.folder, folder)
+    runs = [trained_run, dataclasses.replace(trained_run, folder=folder), trained_run]
+    path = tmp_path / "page.html"
+    write_page(compare_runs(runs), runs, path)
+
+    page, said = _open(chromium, path, view)
+
+    assert said == []
+    assert page.evaluate(_WIDER) == []
+    scroll, client = page.evaluate(
+        "['scrollWidth', 'clientWidth'].map(name => document.documentElement[name])"
+    )
+    assert scroll == client
+    assert page.locator(".chart svg").count() == 4
+    if file := os.environ.get(AXE):
+        page.evaluate(Path(file).read_text("utf-8"))
+        assert page.evaluate(_SERIOUS) == []
     page.close()

@@ -66,17 +66,18 @@ def test_unchanged_files_are_not_read_again(root: Path, config: ScanConfig) -> N
 
 
 def test_known_files_are_not_even_opened(root: Path, config: ScanConfig) -> None:
-    """Python's own report of every `open` names no image in the second scan."""
+    """By Python's own report the second scan opens no image, and starts no process that could."""
     script = """
 import sys
 from pathlib import Path
 from mnv2tl.scan import ScanConfig, scan
-opened = []
-sys.addaudithook(lambda event, values: opened.append(values[0]) if event == "open" else None)
+events = []
+sys.addaudithook(lambda event, values: events.append((event, str(values[:1]))))
 for _ in range(2):
     scan(Path(sys.argv[1]), ScanConfig(index=Path(sys.argv[2])))
-    print(sum(str(path).endswith((".png", ".txt")) for path in opened))
-    opened.clear()
+    print(sum(event == "open" and (".png'" in word or ".txt'" in word) for event, word in events))
+    print(sum(event == "subprocess.Popen" for event, _ in events))
+    events.clear()
 """
 
     output = subprocess.run(
@@ -87,7 +88,7 @@ for _ in range(2):
         cwd=Path(__file__).parents[1],
     )
 
-    assert output.stdout.split() == ["7", "0"]
+    assert output.stdout.split() == ["0", "1", "0", "0"]
 
 
 def test_only_changed_and_new_files_are_read(root: Path, config: ScanConfig) -> None:

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from mnv2tl.errors import MachineError, install_extra
-from mnv2tl.tensorboard import open_writer
+pytest.importorskip("tensorboardX")
+
+from mnv2tl.tensorboard import TensorboardTracker
 
 
 def _row(epoch: int) -> dict[str, Any]:
@@ -23,8 +25,12 @@ def _row(epoch: int) -> dict[str, Any]:
     }
 
 
-def _read_scalars(folder: Path) -> list[tuple[str, int, float]]:
-    """Return (chart, step, value) of all event files, in order."""
+def _open(folder: Path, known: str | None = None) -> TensorboardTracker:
+    return TensorboardTracker(folder, name="run", settings={"seed": 7}, known=known)
+
+
+def _read_events(folder: Path) -> list[Any]:
+    """Return all values of all event files with the step of each, in order."""
     from tensorboardX.proto.event_pb2 import Event
 
     found = []
@@ -34,18 +40,23 @@ def _read_scalars(folder: Path) -> list[tuple[str, int, float]]:
             # TFRecord: length, checksum of it, the record, checksum of it.
             (length,) = struct.unpack("<Q", content[:8])
             event = Event.FromString(content[12 : 12 + length])
-            found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+            found += [(event.step, value) for value in event.summary.value]
             content = content[16 + length :]
     return found
 
 
+def _read_scalars(folder: Path) -> list[tuple[str, int, float]]:
+    """Return (chart, step, value) of all event files, in order."""
+    events = _read_events(folder)
+    return [(v.tag, step, v.simple_value) for step, v in events if v.HasField("simple_value")]
+
+
 def test_rows_go_to_two_runs_under_the_names_of_keras(tmp_path: Path) -> None:
     """TensorBoard then draws training and validation into one chart."""
-    pytest.importorskip("tensorboardX")
-
-    with open_writer(tmp_path / "tensorboard") as write:
-        write(_row(1))
-        write(_row(2))
+    tracker = _open(tmp_path)
+    tracker.write(_row(1))
+    tracker.write(_row(2))
+    tracker.close("finished")
 
     assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == [
         "train",
@@ -66,30 +77,60 @@ def test_rows_go_to_two_runs_under_the_names_of_keras(tmp_path: Path) -> None:
 
 
 def test_rows_can_be_seen_while_the_training_goes_on(tmp_path: Path) -> None:
-    """A row is on the disk within seconds, and survives an error."""
-    pytest.importorskip("tensorboardX")
+    """A row is on the disk at once."""
+    tracker = _open(tmp_path)
 
-    with contextlib.suppress(KeyboardInterrupt), open_writer(tmp_path) as write:
-        write(_row(1))
-        end = time.monotonic() + 20
-        while len(_read_scalars(tmp_path / "train")) < 2 and time.monotonic() < end:
-            time.sleep(0.05)
-        seen = _read_scalars(tmp_path / "train")
-        write(_row(2))
-        raise KeyboardInterrupt
+    tracker.write(_row(1))
 
-    assert seen == [("epoch_loss", 0, 1.0), ("epoch_accuracy", 0, 0.5)]
-    assert len(_read_scalars(tmp_path / "validation")) == 4
+    assert _read_scalars(tmp_path / "tensorboard" / "train") == [
+        ("epoch_loss", 0, 1.0),
+        ("epoch_accuracy", 0, 0.5),
+    ]
+    tracker.close("stopped")
 
 
-def test_a_missing_package_is_named_with_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """E508 before the first epoch, and no folder is made."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+def test_a_full_disk_is_told_and_never_waited_for(tmp_path: Path) -> None:
+    """The error reaches the caller each time, however many rows there are."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    tracker = _open(tmp_path)
+    tracker.close("stopped")
+    for file in tracker.files.values():
+        file._py_recordio_writer._writer = open("/dev/full", "wb")
 
-    with pytest.raises(MachineError) as caught, open_writer(tmp_path / "logs"):
-        pass
+    for epoch in range(1, 30):
+        with pytest.raises(OSError, match="No space left"):
+            tracker.write(_row(epoch))
 
-    assert (caught.value.code, caught.value.fix) == ("E508", install_extra("tensorboard"))
-    assert not (tmp_path / "logs").exists()
+    for file in tracker.files.values():
+        with contextlib.suppress(OSError):
+            file._py_recordio_writer._writer.close()
+
+
+def test_settings_result_and_curves_are_kept(tmp_path: Path) -> None:
+    """Settings and result are texts, the curves a picture."""
+    Image.fromarray(np.full((4, 6, 3), 200, np.uint8)).save(tmp_path / "curves.png")
+    tracker = _open(tmp_path)
+    tracker.write_end({"best_epoch": 2}, [tmp_path / "curves.png", tmp_path / "run.json"])
+    tracker.close("finished")
+
+    values = [value for _, value in _read_events(tmp_path / "tensorboard" / "train")]
+
+    texts = [v.tensor.string_val[0].decode() for v in values[:2]]
+    assert '"seed": 7' in texts[0]
+    assert '"best_epoch": 2' in texts[1]
+    assert (values[2].tag, values[2].image.height, values[2].image.width) == ("curves", 4, 6)
+    assert len(values) == 3
+
+
+def test_a_resumed_run_shows_its_settings_once(tmp_path: Path) -> None:
+    """The folder holds them already."""
+    _open(tmp_path).close("stopped")
+    tracker = _open(tmp_path, known="tensorboard")
+    tracker.write(_row(3))
+    tracker.close("finished")
+
+    values = [value for _, value in _read_events(tmp_path / "tensorboard" / "train")]
+    assert [v.tag.partition("/")[0] for v in values] == [
+        *("settings", "epoch_loss", "epoch_accuracy")
+    ]

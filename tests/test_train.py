@@ -612,7 +612,7 @@ def test_a_run_of_a_version_with_fewer_settings_resumes(
     """A setting that run.json does not know yet counts as its default."""
     _, config = finished_run
     info = json.loads((config.out / "run.json").read_text())
-    del info["config"]["tensorboard"], info["config"]["scan"]["follow_links"]
+    del info["config"]["trackers"], info["config"]["scan"]["follow_links"]
     store.write_sealed_json(config.out / "run.json", info)
 
     assert train(config, resume=True).info["finished"] is True

@@ -194,3 +194,16 @@ def left_over(folder: Path) -> list[str]:
         for pattern in ("*.tmp-*", "save-*", "*.former", "*.new", "*-journal")
         for path in folder.rglob(pattern)
     )
+
+
+def check_tidy(folder: Path, outcome: Outcome) -> None:
+    """Raise `BrokenError` if a writer that could tidy up has left temporary files."""
+    if outcome.code != "killed" and outcome.struck != "remove":
+        check_empty_of_parts(folder)
+
+
+def check_empty_of_parts(folder: Path) -> None:
+    """Raise `BrokenError` if there are temporary files."""
+    left = left_over(folder)
+    if left:
+        raise BrokenError("left over", ", ".join(left))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mnv2tl import images, store
 from mnv2tl.errors import ResultError
 from mnv2tl.metrics import log_loss, top1_accuracy
+from mnv2tl.progress import show_step
 from mnv2tl_export import golden, onnx_model, saved_model, tf2onnx_model
 from mnv2tl_export.defaults import FILES
 from mnv2tl_export.gate import Candidate
@@ -84,13 +85,15 @@ class Workshop:
         if name == "savedmodel":
             metadata = self.source.make_metadata(format_name=name, via="tensorflow")
             folder = path / VERSION
-            saved_model.write_saved_model(
-                self.source.arrays, folder, **self.source.network, metadata=metadata
-            )
+            with show_step("writing savedmodel"):
+                saved_model.write_saved_model(
+                    self.source.arrays, folder, **self.source.network, metadata=metadata
+                )
             with saved_model.open_candidate(folder, metadata) as candidate:
                 yield Artifact(format=name, via="tensorflow", path=path, candidate=candidate)
             return
-        content, notes = self._write_onnx(name)
+        with show_step(f"writing {name}"):
+            content, notes = self._write_onnx(name)
         store.write_bytes(path, content)
         file = read_onnx(path)  # as a client would
         if file.metadata.class_names != self.source.run.class_names:

@@ -22,7 +22,7 @@ from mnv2tl import images
 from mnv2tl.errors import ArtifactError, MachineError
 from mnv2tl.metrics import top1_accuracy
 from mnv2tl.parallel import map_ordered
-from mnv2tl.progress import show_bar
+from mnv2tl.progress import show_bar, show_step
 from mnv2tl_export import golden
 from mnv2tl_export.bundle import SEAL, read_seal
 from mnv2tl_export.child import Child, ChildEndedError
@@ -186,7 +186,8 @@ def _benchmark(
     with show_bar("benchmark", total=total, unit="turns") as advance:
         for threads in plan.threads:
             with _open_children(subjects, threads) as children:
-                answers = [_answer_all(child, pictures.pixels) for child, _ in children]
+                with show_step("asking each about all pictures"):
+                    answers = [_answer_all(child, pictures.pixels) for child, _ in children]
                 reference = _reference(subjects, answers)
                 found = [
                     _time_in_turn(
@@ -241,7 +242,8 @@ def _open_children(
                 "path": str(subject.path),
                 "threads": threads,
             }
-            opened = child.ask("open", **values).values
+            with show_step(f"opening {subject.format} with {subject.runtime}"):
+                opened = child.ask("open", **values).values
             times = {"import_ms": 1000 * opened["import_s"], "load_ms": 1000 * opened["load_s"]}
             children.append((child, times))
         yield children

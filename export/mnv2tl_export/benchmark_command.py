@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from mnv2tl.cli import print_json, usage_errors
-from mnv2tl.progress import say, set_quiet
+from mnv2tl.cli import log_options, print_json, usage_errors
+from mnv2tl.progress import say
 
 _TABLE_WIDTH = 140
 
@@ -49,17 +49,14 @@ _TABLE_WIDTH = 140
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the result as JSON file too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-def benchmark(
-    bundle: Path, data: Path | None, *, as_json: bool, quiet: bool, **values: Any
-) -> None:
+@log_options
+def benchmark(bundle: Path, data: Path | None, *, as_json: bool, **values: Any) -> None:
     """Time every artifact of BUNDLE, in turn, each in its own process.
 
     DATA is the folder of the images: accuracy on the validation split is measured too. Times are
     those of the model alone, on pictures that are decoded and resized; what decoding takes is told
     apart.
     """
-    set_quiet(quiet)
     from mnv2tl import machine, store
     from mnv2tl.parallel import count_workers
     from mnv2tl_export.benchmark import Plan, list_subjects, read_pixels

@@ -7,6 +7,7 @@ bundle/
 ├── model.onnx      takes pixels, gives probabilities; model-fp16.onnx and model-int8.onnx too
 ├── saved_model/    the same for TensorFlow
 ├── README.md       for whoever deploys it
+├── MODEL_CARD.md   what it is for, of what it was made, how good it is, as model hubs read it
 ├── split.json      hash of every image's file, with its split and label
 ├── parity.json     what the gate measured
 └── bundle.json     hashes of the files, where they come from, when they were made

@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from mnv2tl.backend import BACKENDS, choose_backend, use_backend
-from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.cli import log_options, print_json, usage_errors
 from mnv2tl.images import MAX_PIXELS
-from mnv2tl.progress import say, set_quiet
+from mnv2tl.progress import is_json, is_quiet, say, tell_error, track
 from mnv2tl_export.defaults import (
     ACCURACY_BUDGET,
     BATCH_SIZE,
@@ -65,14 +65,13 @@ from mnv2tl_export.defaults import (
 )
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-def export(run_folder: Path, out: Path, *, as_json: bool, quiet: bool, **values: Any) -> None:
+@log_options
+def export(run_folder: Path, out: Path, *, as_json: bool, **values: Any) -> None:
     """Turn RUN into a bundle of files that are deployed.
 
     Each file is compared with Keras on every validation image. If one answers otherwise, nothing
     is published and the exit code is 6.
     """
-    set_quiet(quiet)
     from mnv2tl.checkpoint import load_run
 
     run = load_run(run_folder)
@@ -90,7 +89,7 @@ def export(run_folder: Path, out: Path, *, as_json: bool, quiet: bool, **values:
         with_temperature=not values["no_temperature"],
         keep_passing=values["keep_passing"],
         force=values["force"],
-        show=lambda parity: None if as_json and quiet else _show_parity(parity),
+        show=_show_parity,
     )
     if as_json:
         print_json({"bundle": str(result.bundle), "artifacts": list(result.artifacts)})
@@ -117,13 +116,17 @@ def _choose_backend(wanted: str | None, of_run: str) -> str:
 
 def _show_parity(parity: Any) -> None:
     """Print the gate's table to stderr, where it does not mix with the result."""
+    title = f"{parity.format} against Keras, {parity.figures['images']} validation images"
+    if is_json():
+        say(title, event="gate", **parity.to_json())
+    if is_json() or is_quiet():
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     figures = parity.figures
     low, high = figures["val_accuracy_interval"]
-    title = f"{parity.format} against Keras, {figures['images']} validation images"
     table = Table(title=title, title_justify="left")
     table.add_column("check")
     table.add_column("value", justify="right")
@@ -189,7 +192,7 @@ def _show_parity(parity: Any) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per picture.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@log_options
 @click.pass_context
 def predict(ctx: click.Context, /, model: Path, paths: tuple[str, ...], **values: Any) -> None:
     """Classify pictures with a file or SavedModel that mnv2tl export wrote.
@@ -203,7 +206,6 @@ def predict(ctx: click.Context, /, model: Path, paths: tuple[str, ...], **values
         raise click.UsageError(
             "--provider does not go with --classes: foreign files run on the CPU"
         )
-    set_quiet(values["quiet"])
     from mnv2tl.errors import DataError
     from mnv2tl_export.listing import open_listing
     from mnv2tl_export.predict import list_files, predict_files
@@ -222,17 +224,18 @@ def predict(ctx: click.Context, /, model: Path, paths: tuple[str, ...], **values
     form = "json" if values["as_json"] else "csv" if values["as_csv"] else "text"
     listing = open_listing(form, top=min(values["top"], len(classifier.class_names)))
     bad = 0
-    hidden = values["quiet"] or not sys.stderr.isatty() or sys.stdout.isatty()
-    with click.progressbar(answers, length=len(files), file=sys.stderr, hidden=hidden) as bar:
-        for answer in bar:
-            for line in listing(answer):
-                click.echo(line)
-            if answer.error is not None:
-                bad += 1
-                error = DataError("E309", answer.error.message, path=answer.path)
-                click.echo(error.line(), err=True)
+    # On a terminal the answers themselves show how far it is.
+    if not sys.stdout.isatty():
+        answers = track(answers, "predict", total=len(files), unit="pictures")
+    for answer in answers:
+        for line in listing(answer):
+            click.echo(line)
+        if answer.error is not None:
+            bad += 1
+            error = DataError("E309", answer.error.message, path=answer.path)
+            tell_error(error.line(), **error.to_json())
     if bad:
-        click.echo(f"{bad} of {len(files)} pictures could not be read", err=True)
+        tell_error(f"{bad} of {len(files)} pictures could not be read", bad=bad, total=len(files))
         ctx.exit(DataError.exit_code)
 
 
@@ -266,6 +269,7 @@ def _open_saved_model(ctx: click.Context, folder: Path, **options: Any) -> Any:
 @click.argument("model", metavar="MODEL.onnx|SAVED_MODEL", type=click.Path(path_type=Path))
 @click.option("--threads", type=click.IntRange(1), help="Threads.  [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@log_options
 @click.pass_context
 def selftest(ctx: click.Context, /, model: Path, threads: int | None, as_json: bool) -> None:
     """Show that an exported file answers here as it did where it was made.

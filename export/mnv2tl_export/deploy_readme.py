@@ -1,32 +1,20 @@
 """Write a bundle's README: what the files take and give, and programs that use them.
 
-The text is `bundle_readme.md` beside this module. `@@{name}` in it is filled in; what lies between
-`<!-- if name -->` and `<!-- end -->` stays only if such an artifact is in the bundle. The programs
-are run by the tests as they stand in the README.
+The text is `bundle_readme.md` beside this module; its programs are run by the tests as they stand
+in the README.
 """
 
 from __future__ import annotations
 
-import importlib.resources
 import json
-import re
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mnv2tl_export.markdown import escape_markdown, fill, make_row, show_share
 from mnv2tl_export.metadata import Metadata
 from mnv2tl_export.parity import Parity
 
 _LINE_LENGTH = 100
-_PART = re.compile(r"<!-- if (\w+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
-# All ASCII punctuation may be escaped (CommonMark 0.31, 2.4); these characters never mean anything.
-_MARKDOWN = re.compile(r"(?![-,'()/+=;%])([!-/:-@\[-`{-~])")
-
-
-class _Template(string.Template):
-    """Leaves `$`, `@` and braces to the programs."""
-
-    delimiter = "@@"
 
 
 def write_readme(
@@ -52,36 +40,25 @@ def write_readme(
         "int8": "onnx-int8" in formats,
         "savedmodel": "savedmodel" in formats,
     }
-    text = (
-        importlib.resources.files("mnv2tl_export").joinpath("bundle_readme.md").read_text("utf-8")
-    )
-    text = _PART.sub(lambda part: part[2] if parts[part[1]] else "", text)
     names = metadata.class_names
-    return _Template(text).substitute(
-        classes=len(names),
-        image_px=metadata.image_px,
-        artifact_rows="\n".join(_describe(*pair) for pair in published),
-        temperature=_describe_temperature(metadata.temperature),
-        accuracy=_describe_accuracy(metadata.val_accuracy),
-        model=onnx[0]["path"] if onnx else "",
-        sha256_lines="\n".join(f"{each['sha256']}  {each['path']}" for each in onnx),
-        javascript_names=_wrap(json.dumps(name) for name in names),
-        cpp_names=_wrap(map(quote_cpp, names)),
-        class_rows="\n".join(f"| {n} | {escape_markdown(each)} |" for n, each in enumerate(names)),
-        weights_name=escape_markdown(metadata.base_weights["name"]),
-        weights_licence=escape_markdown(metadata.base_weights["licence"]),
-        versions=", ".join(f"{name} {each}" for name, each in sorted(metadata.versions.items())),
-    )
-
-
-def escape_markdown(text: str) -> str:
-    r"""Return Markdown that shows a text as it is, in one line; what cannot be seen as an escape.
-
-    >>> escape_markdown("a|b\n<i>")
-    'a\\|b\\\\n\\<i\\>'
-    """
-    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-    return _MARKDOWN.sub(r"\\\1", shown)
+    values = {
+        "classes": len(names),
+        "image_px": metadata.image_px,
+        "artifact_rows": "\n".join(_describe(*pair) for pair in published),
+        "temperature": _describe_temperature(metadata.temperature),
+        "accuracy": _describe_accuracy(metadata.val_accuracy),
+        "model": onnx[0]["path"] if onnx else "",
+        "sha256_lines": "\n".join(f"{each['sha256']}  {each['path']}" for each in onnx),
+        "javascript_names": _wrap(json.dumps(name) for name in names),
+        "cpp_names": _wrap(map(quote_cpp, names)),
+        "class_rows": "\n".join(
+            make_row(str(n), escape_markdown(each)) for n, each in enumerate(names)
+        ),
+        "weights_name": escape_markdown(metadata.base_weights["name"]),
+        "weights_licence": escape_markdown(metadata.base_weights["licence"]),
+        "versions": ", ".join(f"{name} {each}" for name, each in sorted(metadata.versions.items())),
+    }
+    return fill("bundle_readme.md", parts=parts, values=values)
 
 
 def quote_cpp(text: str) -> str:
@@ -113,15 +90,14 @@ def _wrap(literals: Iterable[str]) -> str:
 
 def _describe(artifact: Mapping[str, Any], parity: Parity) -> str:
     figures = parity.figures
-    cells = (
+    return make_row(
         f"`{artifact['path']}`",
         artifact["format"],
         f"{artifact['bytes']:,}",
-        _show_share(figures["val_accuracy"], figures["val_accuracy_interval"]),
+        show_share(figures["val_accuracy"], figures["val_accuracy_interval"]),
         f"{figures['max_abs_diff']:.1g}",
         f"{figures['pixels_max_abs_diff']:g}",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _describe_temperature(temperature: float | None) -> str:
@@ -134,13 +110,8 @@ def _describe_temperature(temperature: float | None) -> str:
 
 
 def _describe_accuracy(val_accuracy: Mapping[str, Any]) -> str:
-    share = _show_share(val_accuracy["accuracy"], val_accuracy["interval"])
+    share = show_share(val_accuracy["accuracy"], val_accuracy["interval"])
     return (
         f"Validation accuracy: {share}, of {val_accuracy['images']:,} pictures that the training "
         "did not learn from, though the best epoch was chosen by them."
     )
-
-
-def _show_share(share: float, interval: Sequence[float]) -> str:
-    low, high = interval
-    return f"{100 * share:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"

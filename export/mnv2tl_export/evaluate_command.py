@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from mnv2tl.backend import BACKENDS, choose_backend, list_versions, use_backend
-from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.cli import log_options, print_json, usage_errors
 from mnv2tl.errors import ArtifactError
-from mnv2tl.progress import set_quiet
 from mnv2tl_export.defaults import FILES
 
 
@@ -30,16 +29,15 @@ from mnv2tl_export.defaults import FILES
     help="Keras backend for a run.  [default: KERAS_BACKEND, else jax, else tensorflow]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@log_options
 def evaluate(
-    model: Path, data: Path | None, split: str, backend: str | None, **flags: bool
+    model: Path, data: Path | None, split: str, backend: str | None, *, as_json: bool
 ) -> None:
     """Measure a run folder, or the ONNX file or SavedModel of a bundle, on images.
 
     Of a run, DATA is needed only if its folder of images moved; of a bundle's model it always is.
     Images are taken only if their SHA-256 is that of the manifest or of the bundle's split.
     """
-    set_quiet(flags["quiet"])
     from mnv2tl_export.saved_model_file import find_folder
 
     _refuse_bundle(model)
@@ -49,7 +47,7 @@ def evaluate(
         summary = _evaluate_saved_model(model, data, split)
     else:
         summary = _evaluate_run(model, data, split, backend)
-    if flags["as_json"]:
+    if as_json:
         print_json({"split": split, **summary})
     else:
         _show(summary)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mnv2tl import store
+from mnv2tl.backend import list_versions
 from mnv2tl.checkpoint import Run
 from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.manifest import Manifest
@@ -26,7 +27,8 @@ from mnv2tl_export.defaults import (
 )
 from mnv2tl_export.deploy_readme import write_readme
 from mnv2tl_export.gate import ask_reference, measure
-from mnv2tl_export.parity import Parity, judge, limits_of
+from mnv2tl_export.model_card import Subject, write_model_card
+from mnv2tl_export.parity import Floats, Parity, judge, limits_of
 from mnv2tl_export.source import Source, open_source
 
 # What is told of an artifact that could not be made at all.
@@ -133,7 +135,9 @@ def export_run(
             if not parity.passed:
                 _remove(artifact.path)
         _check_passed(parities, keep_passing=keep_passing)
-        _write_papers(folder, source, artifacts, parities)
+        made = [artifact for artifact in artifacts if artifact["path"]]
+        _write_papers(folder, source, made, parities)
+        _write_card(folder, source, expected, made, parities)
         info = {"class_names": run.class_names, "image_px": source.config["image_px"]}
         seal(folder, source.describe() | info | {"artifacts": artifacts})
     return Result(bundle=out, artifacts=tuple(artifacts), parities=tuple(parities))
@@ -198,9 +202,27 @@ def _write_papers(
     store.write_json(folder / "parity.json", [parity.to_json() for parity in parities])
     store.write_json(folder / "split.json", _describe_split(source.manifest))
     metadata = source.make_metadata(format_name="onnx", via="native")
-    made = [artifact for artifact in artifacts if artifact["path"]]
-    readme = write_readme(metadata, made, parities)
+    readme = write_readme(metadata, artifacts, parities)
     store.write_bytes(folder / "README.md", readme.encode("utf-8"))
+
+
+def _write_card(
+    folder: Path,
+    source: Source,
+    logits: Floats,
+    artifacts: Sequence[Mapping[str, Any]],
+    parities: Sequence[Parity],
+) -> None:
+    """Write what the model is for, of what it was made and how good it is."""
+    subject = Subject(
+        info=source.run.info,
+        manifest=source.manifest,
+        logits=logits,
+        temperature=source.temperature,
+        versions=list_versions(),
+    )
+    card = write_model_card(subject, artifacts, parities)
+    store.write_bytes(folder / "MODEL_CARD.md", card.encode("utf-8"))
 
 
 def _describe_split(manifest: Manifest) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mnv2tl import store
 from mnv2tl.errors import ArtifactError, MachineError, install_extra
+from mnv2tl.progress import show_step
 from mnv2tl_export.child import Child, ChildEndedError, Message
 from mnv2tl_export.defaults import BATCH_SIZE
 from mnv2tl_export.gate import Candidate
@@ -98,7 +99,8 @@ def open_candidate(folder: Path, metadata: Metadata) -> Iterator[Candidate]:
         MachineError: As for `write_saved_model`.
     """
     with open_child() as child:
-        ask_child(child, "open", folder=os.path.abspath(folder))
+        with show_step("starting TensorFlow"):
+            ask_child(child, "open", folder=os.path.abspath(folder))
         yield Candidate(
             format=metadata.artifact["format"],
             predict=functools.partial(_answer, child, "predict"),
@@ -131,7 +133,8 @@ class SavedModel(Model):
             with tempfile.TemporaryDirectory(prefix="mnv2tl-") as copy:
                 for name, content in sealed.files.items():
                     store.write_bytes(Path(copy, name), content, durable=False)
-                self._ask("open", folder=copy)
+                with show_step("starting TensorFlow"):
+                    self._ask("open", folder=copy)
         except BaseException:
             self.close()
             raise

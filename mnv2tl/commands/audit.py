@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnv2tl.cli import print_json
+from mnv2tl.cli import log_options, print_json
 from mnv2tl.commands.options import data_argument, scan_options, take_scan_config
-from mnv2tl.progress import set_quiet
+from mnv2tl.text import printable
 
 if TYPE_CHECKING:
     from mnv2tl.manifest import Manifest
@@ -24,14 +24,13 @@ _FILES = 20
 @scan_options
 @click.option("--out", type=click.Path(path_type=Path), help="Write the manifest to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-def audit(data: Path, out: Path | None, as_json: bool, quiet: bool, **values: Any) -> None:
+@log_options
+def audit(data: Path, out: Path | None, as_json: bool, **values: Any) -> None:
     """Check a folder of images, one sub-folder per class, and show how it is split.
 
     Nothing in DATA is changed. Exit 3: the folder cannot be used as it is, and why.
     """
     config = take_scan_config(values)
-    set_quiet(quiet)
 
     from mnv2tl.scan import check_share, inspect
 
@@ -90,23 +89,14 @@ def _show(manifest: Manifest) -> None:
             table.add_section()
         share = f"{100 * _share(count['val'], sum(count.values())):.1f} %"
         figures = (str(count["train"]), str(count["val"]), str(count["test"]), share)
-        table.add_row(Text(_printable(name)), *figures)
+        table.add_row(Text(printable(name)), *figures)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     if len(rows) > _CLASSES:
         console.print(f"{len(rows) - _CLASSES} more classes: --json shows them")
     for warning in manifest.warnings:
-        console.print(f"warning: {_printable(warning)}")
+        console.print(f"warning: {printable(warning)}")
     for each in manifest.left_out[:_FILES]:
-        console.print(f"left out: {_printable(each.path)}: {each.code}, {_printable(each.reason)}")
+        console.print(f"left out: {printable(each.path)}: {each.code}, {printable(each.reason)}")
     if len(manifest.left_out) > _FILES:
         console.print(f"{len(manifest.left_out) - _FILES} more files left out: --json shows them")
-
-
-def _printable(text: str) -> str:
-    r"""Escape control characters, marks of writing direction and bytes that are not UTF-8.
-
-    >>> print(_printable("café\x1b[31m"))
-    café\x1b[31m
-    """
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

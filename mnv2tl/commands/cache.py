@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mnv2tl.cli import print_json
+from mnv2tl.cli import log_options, print_json
 
 
 @click.group()
@@ -30,6 +30,7 @@ def show_cache(as_json: bool) -> None:
 
 @cache.command("clear")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@log_options
 def clear_cache(as_json: bool) -> None:
     """Remove all features; base weights and the index of known images stay."""
     from mnv2tl.cache_folder import cache_folder

@@ -108,13 +108,20 @@ _OPTIONS = (
     click.option(
         "--workers",
         type=click.IntRange(min=1),
-        help="Threads that read images.  [default: one per core]",
+        help="Processes that read images.  [default: one per core]",
+    ),
+    click.option(
+        "--decode-seconds",
+        type=click.FloatRange(min=0.0, min_open=True),
+        default=_DEFAULTS.decode_seconds,
+        show_default=True,
+        help="How long one image may take to decode; it is left out after that, in seconds.",
     ),
 )
 _NAMES = {
     *("val_fraction", "test_fraction", "test_dir", "split_rule", "split_seed", "max_bad"),
     *("max_pixels", "skip_empty_classes", "allow_tiny", "on_conflict", "follow_links"),
-    *("near_duplicates", "rehash", "index", "workers"),
+    *("near_duplicates", "rehash", "index", "workers", "decode_seconds"),
 }
 
 

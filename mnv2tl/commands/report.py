@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mnv2tl.cli import print_json
-from mnv2tl.errors import show
-from mnv2tl.progress import set_quiet
+from mnv2tl.cli import log_options, print_json
+from mnv2tl.errors import MachineError, install_extra, show
+from mnv2tl.progress import show_step
+
+if TYPE_CHECKING:
+    from mnv2tl.checkpoint import Run
 
 
 @click.command()
@@ -30,18 +35,35 @@ from mnv2tl.progress import set_quiet
     help="Where the report goes.  [default: report.html in RUN]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-def report(run_folder: Path, *, as_json: bool, quiet: bool, **paths: Path | None) -> None:
+@log_options
+def report(run_folder: Path, *, as_json: bool, **paths: Path | None) -> None:
     """Write what RUN learnt, where it is wrong and what to trust as one HTML file.
 
     The file holds small pictures of the data set and needs no network; it runs no script.
     """
-    set_quiet(quiet)
     from mnv2tl.checkpoint import load_run
-    from mnv2tl.report.write import write_report
 
-    path = write_report(load_run(run_folder), **paths)
+    path = make_report(load_run(run_folder), **paths)
     if as_json:
         print_json({"path": str(path)})
     else:
-        click.echo(f"report {show(path)}, {path.stat().st_size:,} bytes")
+        show_report(path)
+
+
+def require_report() -> None:
+    """Raise `MachineError` (E508) if what a report needs is not installed."""
+    if importlib.util.find_spec("jinja2") is None:
+        raise MachineError("E508", "jinja2 is not installed", fix=install_extra("report"))
+
+
+def make_report(run: Run, **paths: Path | None) -> Path:
+    """Write the report of a run, and return its path; see `mnv2tl.report.write.write_report`."""
+    from mnv2tl.report.write import write_report
+
+    with show_step("report"):
+        return write_report(run, **paths)
+
+
+def show_report(path: Path) -> None:
+    """Print where a report lies."""
+    click.echo(f"report {show(path)}, {path.stat().st_size:,} bytes")

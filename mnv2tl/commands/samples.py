@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.cli import log_options, print_json, usage_errors
 
 
 @click.group()
@@ -37,6 +37,7 @@ def list_samples(as_json: bool) -> None:
     help="A Debian package that was downloaded before, for the stamps.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@log_options
 def fetch_sample(name: str, folder: Path, package: Path | None, as_json: bool) -> None:
     """Write the data set NAME to DIR, one folder per class; DIR must be missing or empty.
 

@@ -13,8 +13,9 @@ from click.core import ParameterSource
 
 from mnv2tl.augment import PRESETS, AugmentConfig
 from mnv2tl.backend import BACKENDS, choose_backend, use_backend
-from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.cli import log_options, print_json, usage_errors
 from mnv2tl.commands.options import data_argument, scan_options, take_scan_config
+from mnv2tl.commands.report import make_report, require_report, show_report
 from mnv2tl.commands.settings import fill_in, flatten, read_settings
 from mnv2tl.config import (
     ALL_LAYERS,
@@ -24,11 +25,12 @@ from mnv2tl.config import (
     RECIPES,
     RUNTIMES,
     SCHEDULES,
+    TRACKERS,
     TrainConfig,
 )
 from mnv2tl.errors import show
 from mnv2tl.mobilenet import ALPHAS, SIZES_PX
-from mnv2tl.progress import say, set_quiet
+from mnv2tl.progress import say
 from mnv2tl.scaling import SCALINGS
 
 if TYPE_CHECKING:
@@ -139,13 +141,24 @@ _LAYERS = _LayerCount()
 )
 @_setting("--trunk-runtime", click.Choice(["auto", *RUNTIMES]), "What runs the frozen layers.")
 @_setting("--cache-limit-gb", click.FloatRange(0.0), "Size of the feature cache in GB; 0: none.")
-@click.option("--tensorboard", is_flag=True, help="Write TensorBoard logs to RUN/tensorboard.")
+@click.option(
+    "--tracker",
+    "trackers",
+    type=click.Choice(TRACKERS),
+    multiple=True,
+    help="Tell a program of settings, epochs and result; may be given several times. mlflow: a "
+    "database beside RUN, or MLFLOW_TRACKING_URI. wandb: offline in RUN, or as WANDB_MODE says.",
+)
+@click.option("--tensorboard", is_flag=True, help="The same as --tracker tensorboard.")
 @scan_options
 @click.option("--resume", is_flag=True, help="Go on from the last saved epoch of RUN.")
 @click.option("--accept-changes", is_flag=True, help="Resume though the images changed.")
 @click.option("--force", is_flag=True, help="Replace the run in RUN.")
+@click.option(
+    "--report", "with_report", is_flag=True, help="Write report.html into RUN at the end."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@log_options
 @click.pass_context
 def train(ctx: click.Context, /, data: Path, out: Path, **values: Any) -> None:
     """Train on DATA, a folder of images with one sub-folder per class.
@@ -155,8 +168,9 @@ def train(ctx: click.Context, /, data: Path, out: Path, **values: Any) -> None:
     """
     config_file, recipe = values.pop("config_file"), values.pop("recipe")
     resume, force, as_json = values.pop("resume"), values.pop("force"), values.pop("as_json")
-    accept_changes = values.pop("accept_changes")
-    set_quiet(values.pop("quiet"))
+    accept_changes, with_report = values.pop("accept_changes"), values.pop("with_report")
+    if with_report:
+        require_report()  # before hours of training
     settings = {} if config_file is None else read_settings(config_file)
     if "recipe" in settings:
         named = settings.pop("recipe")
@@ -179,6 +193,9 @@ def train(ctx: click.Context, /, data: Path, out: Path, **values: Any) -> None:
     with usage_errors():
         values["backend"] = _choose_backend(values["backend"], former)
     scan = take_scan_config(values)
+    if values.pop("tensorboard"):
+        values["trackers"] = ("tensorboard", *values["trackers"])
+    values["trackers"] = tuple(dict.fromkeys(values["trackers"]))
     with usage_errors():
         augment = _take_augment(ctx, values)
         config = TrainConfig(data=data, out=out, scan=scan, augment=augment, **values)
@@ -187,10 +204,16 @@ def train(ctx: click.Context, /, data: Path, out: Path, **values: Any) -> None:
     from mnv2tl import train as training
 
     run = training.train(config, resume=resume, force=force, accept_changes=accept_changes)
-    if as_json:
-        print_json(summarise(run))
-    else:
+    if not as_json:
         show_run(run)
+    summary = summarise(run)
+    if with_report:
+        path = make_report(run)
+        summary["report"] = str(path)
+        if not as_json:
+            show_report(path)
+    if as_json:
+        print_json(summary)
 
 
 def summarise(run: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnv2tl.cli import print_json, usage_errors
+from mnv2tl.cli import log_options, print_json, usage_errors
 
 if TYPE_CHECKING:
     from mnv2tl.weight_cache import CachedFile
@@ -47,6 +47,7 @@ def list_weights(as_json: bool) -> None:
     "--image-px", type=int, default=224, show_default=True, help="Side of the model input, pixels."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@log_options
 def fetch_weights(name: str, alpha: float, image_px: int, as_json: bool) -> None:
     """Bring base weights into the cache; this uses the network.
 
@@ -66,6 +67,7 @@ def fetch_weights(name: str, alpha: float, image_px: int, as_json: bool) -> None
 @weights.command("verify")
 @click.argument("name", type=click.Choice(["imagenet", "imagenet-dogs"]), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@log_options
 def verify_weights(name: str | None, as_json: bool) -> None:
     """Check hash, shapes and values of the cached weights, or of those of one source."""
     from mnv2tl import weight_cache

@@ -7,10 +7,10 @@ NumPy: no Keras is needed, and every backend's run is read the same way.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ from mnv2tl.trunk import CHUNK_IMAGES, Trunk, choose_runtime, open_trunk
 
 Lost = tuple[str, str]
 """Path of an image that cannot be read any more, and why."""
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,26 +143,15 @@ def ask(
     lost: list[Lost] = []
     thumbnails: list[bytes] = []
     parts: list[tuple[NDArray[np.float32], ...]] = []
-    with show_bar("report", total=len(entries)) as advance:
-        for start in range(0, len(entries), CHUNK_IMAGES):
-            chunk = entries[start : start + CHUNK_IMAGES]
-            loaded = zip(chunk, map_ordered(load, chunk), strict=True)
-            read = []
-            for entry, each in loaded:
-                if isinstance(each, UnreadableImageError):
-                    lost.append((entry.path, each.message))
-                else:
-                    read.append((entry, *each))
-            if read:
-                batch, pixels, small = zip(*read, strict=True)
-                kept += batch
-                thumbnails += small
-                labels = np.array([entry.label for entry in batch])
-                parts.append(_answer(network, np.stack(pixels), labels))
-            advance(len(chunk))
+    for chunk in _read(load, entries, lost, description="report"):
+        batch, loaded = zip(*chunk, strict=True)
+        pixels, small = zip(*loaded, strict=True)
+        kept += batch
+        thumbnails += small
+        labels = np.array([entry.label for entry in batch])
+        parts.append(_answer(network, np.stack(pixels), labels))
     if not kept:
-        path, message = lost[0]
-        raise DataError("E309", message, path=root / path, fix="give the folder by --data")
+        raise _all_lost(lost, root)
     logits, pooled, predicted_maps, true_maps = (
         np.concatenate(each) for each in zip(*parts, strict=True)
     )
@@ -175,6 +166,41 @@ def ask(
         temperature=network.temperature,
         class_names=network.class_names,
     )
+
+
+def predict(
+    network: Network, entries: Sequence[Entry], root: Path, *, image_px: int, max_pixels: int
+) -> dict[str, str]:
+    """Return SHA-256 -> name of the most likely class, of those images that can be read.
+
+    Args:
+        network: The run's.
+        entries: Images, at least one.
+        root: Folder that their paths start from.
+        image_px: Side of the network's input.
+        max_pixels: Largest image that is decoded.
+
+    Raises:
+        DataError: None of them can be read (E309).
+    """
+
+    def load(entry: Entry) -> NDArray[np.uint8] | UnreadableImageError:
+        try:
+            return images.resize(_decode(entry, root, max_pixels), image_px)
+        except UnreadableImageError as error:
+            return error
+
+    lost: list[Lost] = []
+    answers: dict[str, str] = {}
+    for chunk in _read(load, entries, lost, description="compare"):
+        batch, pixels = zip(*chunk, strict=True)
+        features = network.trunk.run(np.stack(pixels))  # (n, h, w, channels)
+        logits = features.mean(axis=(1, 2)) @ network.kernel + network.bias  # (n, classes)
+        for entry, label in zip(batch, logits.argmax(axis=1), strict=True):
+            answers[entry.sha256] = network.class_names[label]
+    if not answers:
+        raise _all_lost(lost, root)
+    return answers
 
 
 def read_thumbnails(
@@ -194,6 +220,33 @@ def read_thumbnails(
             thumbnails[entry.path] = small
             advance(1)
     return thumbnails
+
+
+def _read(
+    load: Callable[[Entry], Loaded | UnreadableImageError],
+    entries: Sequence[Entry],
+    lost: list[Lost],
+    *,
+    description: str,
+) -> Iterator[list[tuple[Entry, Loaded]]]:
+    """Yield a few images at a time with what `load` gives; append to `lost` where it fails."""
+    with show_bar(description, total=len(entries)) as advance:
+        for start in range(0, len(entries), CHUNK_IMAGES):
+            chunk = entries[start : start + CHUNK_IMAGES]
+            read = []
+            for entry, each in zip(chunk, map_ordered(load, chunk), strict=True):
+                if isinstance(each, UnreadableImageError):
+                    lost.append((entry.path, each.message))
+                else:
+                    read.append((entry, each))
+            if read:
+                yield read
+            advance(len(chunk))
+
+
+def _all_lost(lost: Sequence[Lost], root: Path) -> DataError:
+    path, message = lost[0]
+    return DataError("E309", message, path=root / path, fix="give the folder by --data")
 
 
 def _answer(

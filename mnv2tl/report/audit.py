@@ -11,9 +11,9 @@ from mnv2tl.manifest import Entry, LeftOut, Manifest
 from mnv2tl.report.answers import read_thumbnails
 from mnv2tl.report.charts import draw_sizes
 from mnv2tl.report.svg import Chart
-from mnv2tl.report.text import count_of, megabytes
 from mnv2tl.report.thumbnails import Picture, embed
 from mnv2tl.split import SPLITS
+from mnv2tl.text import count_of, megabytes
 
 CAP = 12
 """Groups of duplicates, and pairs of near duplicates, that are shown at most."""

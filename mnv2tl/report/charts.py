@@ -10,13 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from mnv2tl.report.calibration import Bin, Floats, Operation
-from mnv2tl.report.svg import BLUE, INK, ORANGE, Chart, make_chart, style
-from mnv2tl.report.text import count_of, percent, printable, shorten
+from mnv2tl.report.svg import BLUE, INK, ORANGE, PALETTE, Chart, make_chart, style
+from mnv2tl.text import count_of, percent, printable, shorten
 
 # Narrow, so that the text can be read on a telephone.
 _SIZE = (5.0, 3.7)
 _SIZE_POINTS = 1000
 _LABEL_LENGTH = 60
+_RUN_LENGTH = 24
+# As many as the palette and one, so that colour, mark and line part more runs than seven.
+_MARKS = "osD^vPX*"
+_LINES = ("-", "--", "-.", ":")
 
 
 def _start(height: float = _SIZE[1]) -> tuple[Figure, Axes]:
@@ -59,6 +63,42 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], name: str, *, best_epoch: int)
             description=f"Training {name} goes from {rows[0][name]:.3f} to {rows[-1][name]:.3f} in "
             f"{len(rows)} epochs; validation {name} at the best epoch, {best_epoch}, is "
             f"{best[f'val_{name}']:.3f}.{phases}",
+        )
+
+
+def draw_overlay(histories: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> Chart:
+    """Draw one figure over the epochs of several runs.
+
+    Args:
+        histories: Name of each run -> its history, at least one epoch.
+        name: Such as `val_accuracy`.
+    """
+    split = "validation" if name.startswith("val_") else "training"
+    figure_name = name.removeprefix("val_")
+    ends = []
+    with style():
+        figure, axes = _start(_SIZE[1] + 0.2 * (len(histories) // 2))
+        for index, (run, rows) in enumerate(histories.items()):
+            axes.plot(
+                [row["epoch"] for row in rows],
+                [row[name] for row in rows],
+                color=PALETTE[index % len(PALETTE)],
+                marker=_MARKS[index % len(_MARKS)],
+                linestyle=_LINES[index % len(_LINES)],
+                # Hollow, the first the largest: equal curves lie on one another.
+                markersize=max(9 - 1.5 * index, 4),
+                markerfacecolor="none",
+                label=shorten(printable(run), _RUN_LENGTH),
+            )
+            ends.append(f"{run}: {rows[0][name]:.3f} to {rows[-1][name]:.3f}")
+        axes.set(xlabel="epoch", ylabel=figure_name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _add_legend(figure)
+        return make_chart(
+            figure,
+            name=name.replace("_", "-"),
+            title=f"{figure_name.capitalize()}, {split}",
+            description=f"From the first epoch to the last. {'; '.join(ends)}.",
         )
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from mnv2tl.report.answers import Answers
 from mnv2tl.report.projection import project
-from mnv2tl.report.text import percent, printable, shorten
 from mnv2tl.report.thumbnails import MAP_SIDE_PX, Picture, embed
+from mnv2tl.text import percent, printable, shorten
 
 CAP = 2000
 """Marks at most, drawn by hash from all classes."""

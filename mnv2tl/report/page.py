@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from mnv2tl.report.text import figure, megabytes, percent, printable
+from mnv2tl.text import figure, megabytes, percent, printable
 
 _FOLDER = "templates"
 

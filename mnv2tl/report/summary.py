@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from mnv2tl.checkpoint import Run
 from mnv2tl.manifest import Manifest
 from mnv2tl.metrics import top1_accuracy, wilson_interval
 from mnv2tl.report.answers import Answers
-from mnv2tl.report.text import count_of, name_of, percent
+from mnv2tl.report.differences import flatten_settings, say
+from mnv2tl.text import count_of, name_of, percent
 
 _FEW = 100
 _FEW_IN_CLASS = 5
@@ -58,7 +58,7 @@ def summarise(run: Run, manifest: Manifest, answers: Mapping[str, Answers]) -> S
         notes=tuple(_make_notes(info, manifest, answers)),
         data=_describe_data(manifest),
         training=_describe_training(info),
-        settings=tuple(_flatten(info["config"])),
+        settings=tuple(flatten_settings(info["config"]).items()),
         versions=tuple(info["versions"].items()),
         command=_make_command(run, manifest),
     )
@@ -134,7 +134,7 @@ def _describe_data(manifest: Manifest) -> tuple[Fact, ...]:
         ("classes", str(len(manifest.class_names))),
         ("pictures", ", ".join(f"{count} {split}" for split, count in counts if count)),
         ("left out", str(len(manifest.left_out))),
-        ("split", ", ".join(f"{key} {_say(value)}" for key, value in rule.items() if value)),
+        ("split", ", ".join(f"{key} {say(value)}" for key, value in rule.items() if value)),
         ("SHA-256 of the manifest", manifest.sha256),
     )
 
@@ -171,17 +171,3 @@ def _make_command(run: Run, manifest: Manifest) -> str:
     words = ("mnv2tl", "train", name_of(manifest.root), "--out", f"{folder}-again")
     options = ("--config", str(Path(folder, "run.json")), "--backend", run.info["backend"])
     return shlex.join((*words, *options))
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> list[Fact]:
-    facts = []
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            facts += _flatten(value, f"{name} ")
-        elif name not in ("data", "out", "index", "test_dir", "start_from"):
-            facts.append((f"{prefix}{name}".replace("_", " "), _say(value)))
-    return facts
-
-
-def _say(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -20,7 +20,9 @@ INK = "#010203"
 """Draw in this colour what shall have that of the text."""
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, ORANGE = "#0072b2", "#d55e00"
-_COLOURS = {INK: "currentColor", BLUE: "var(--k0)", ORANGE: "var(--k1)"}
+PALETTE = (BLUE, ORANGE, "#00835f", "#b0578d", "#2b8fc6", "#a87800", "#5f6670")
+"""Colours of things side by side, as the page's `k0` to `k6`."""
+_COLOURS = {INK: "currentColor"} | {each: f"var(--k{n})" for n, each in enumerate(PALETTE)}
 """Colour of the figure -> colour of the page, which depends on light or dark."""
 
 _STYLE: Any = {

@@ -16,9 +16,10 @@ from mnv2tl.report.deployment import read_benchmark, read_bundle
 from mnv2tl.report.embedding_map import make_map
 from mnv2tl.report.galleries import show_doubtful, show_mistakes, show_suspects
 from mnv2tl.report.page import render
+from mnv2tl.report.run_info import check_info
 from mnv2tl.report.summary import summarise
-from mnv2tl.report.text import name_of
 from mnv2tl.report.trust import judge
+from mnv2tl.text import name_of
 
 NAME = "report.html"
 """Name of the file in the run folder."""
@@ -42,10 +43,11 @@ def write_report(
         out: Where the file goes; None for `report.html` in the run folder.
 
     Raises:
-        ArtifactError: Run, bundle or benchmark is refused.
+        ArtifactError: Run, bundle or benchmark is refused; run.json lacks something (E412).
         DataError: There is no validation image (E301), or none can be read (E309).
         MachineError: The file cannot be written.
     """
+    check_info(run)
     exported = None if bundle is None else read_bundle(bundle, run)
     timed = None if benchmark is None else read_benchmark(benchmark)
     manifest, config = run.manifest, run.info["config"]
@@ -55,6 +57,7 @@ def write_report(
     best_epoch = run.info["best_epoch"]
     page = render(
         "report.html.j2",
+        kind="report",
         version=__version__,
         title=name_of(run.folder.resolve()),
         summary=summarise(run, manifest, answers),

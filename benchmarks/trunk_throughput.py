@@ -1,0 +1,206 @@
+"""The frozen layers by our road against the bare runtime, fed the same pixels by the same graph.
+
+Three ways, in turn, on pictures that are decoded and resized already:
+
+- bare: OpenVINO or onnxruntime, opened with its own defaults (and float32), called once per chunk;
+- trunk: `mnv2tl.trunk.Trunk.run`;
+- features: `mnv2tl.features.prepare`, which also rounds to float16, checks that all is finite, and
+  writes the cache with its hashes.
+
+    python -m benchmarks.trunk_throughput
+
+Needs OpenVINO and onnxruntime. Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import record
+from benchmarks.timing import (
+    get_ready,
+    largest_difference,
+    make_bar,
+    show_bar,
+    spread,
+    time_in_turn,
+)
+from mnv2tl.augment import PRESETS
+from mnv2tl.features import FeatureSource, prepare
+from mnv2tl.manifest import Entry
+from mnv2tl.mobilenet import INPUT, cut_at, list_layers
+from mnv2tl.onnx_graph import write_trunk
+from mnv2tl.progress import set_quiet
+from mnv2tl.trunk import CHUNK_IMAGES, Trunk, open_trunk
+from mnv2tl.views import PLAIN, ViewMaker
+from mnv2tl.weights import load
+
+RUNTIMES = ("openvino", "onnxruntime")
+ASKED = 0.9
+IMAGE_PX = 224
+SCALING = "symmetric"
+TRAINED_LAYERS = 4
+LIMIT = 1e-5
+"""Largest allowed difference of a feature."""
+ROUNDING = 2**-11
+"""Relative error of a number that is rounded to float16."""
+
+Pixels = NDArray[np.uint8]
+Run = Callable[[Pixels], NDArray[np.float32]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedPictures(ViewMaker):
+    """Gives pixels that lie in memory in place of those of files."""
+
+    pixels: Pixels
+    """Shape (n, px, px, 3)."""
+
+    def load(self, entry: Entry) -> Pixels:
+        """Return the pixels that an entry names by its number."""
+        picture: Pixels = self.pixels[int(entry.path)]
+        return picture
+
+
+def open_bare(runtime: str, content: bytes) -> Run:
+    """Return a function from one chunk of pixels to its features, with the runtime's defaults."""
+    if runtime == "onnxruntime":
+        import onnxruntime  # noqa: PLC0415
+
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+        def ask_onnxruntime(pixels: Pixels) -> NDArray[np.float32]:
+            answer: NDArray[np.float32] = session.run(None, {INPUT: pixels})[0]
+            return answer
+
+        return ask_onnxruntime
+    # As in mnv2tl.trunk: without this package OpenVINO reports to nobody.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino  # noqa: PLC0415
+
+    core = openvino.Core()
+    model = core.read_model(content)
+    model.reshape([CHUNK_IMAGES, IMAGE_PX, IMAGE_PX, 3])
+    # Equal precision on processors that have bfloat16.
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def ask_openvino(pixels: Pixels) -> NDArray[np.float32]:
+        answer: NDArray[np.float32] = compiled(pixels)[0]
+        return answer
+
+    return ask_openvino
+
+
+def compute_features(trunk: Trunk, pixels: Pixels) -> FeatureSource:
+    """Return the features of all pictures, computed anew into a cache that is dropped."""
+    maker = DecodedPictures(
+        root=Path(), image_px=IMAGE_PX, augment=PRESETS["none"], seed=0, pixels=pixels
+    )
+    jobs = [(entry, (PLAIN,)) for entry in list_entries(len(pixels))]
+    with tempfile.TemporaryDirectory() as made:
+        return prepare(maker, trunk, jobs, cache_root=Path(made), limit_bytes=10**10)
+
+
+def list_entries(count: int) -> list[Entry]:
+    """Return an entry for each of the pictures in memory."""
+    size = {"bytes": 1, "width": IMAGE_PX, "height": IMAGE_PX}
+    return [
+        Entry(path=str(at), label=0, split="train", sha256=f"{at:064x}", **size)
+        for at in range(count)
+    ]
+
+
+def measure(runtime: str, pixels: Pixels, *, weights: str, rounds: int) -> dict[str, Any]:
+    """Return the figures of one runtime.
+
+    Args:
+        runtime: One of `RUNTIMES`.
+        pixels: A multiple of `CHUNK_IMAGES` pictures.
+        weights: Base weights.
+        rounds: Counted rounds.
+    """
+    layers = list_layers(image_px=IMAGE_PX)
+    layers = layers[: cut_at(layers, TRAINED_LAYERS)]
+    arrays = load(weights, alpha=1.0, image_px=IMAGE_PX, seed=0).arrays
+    trunk = open_trunk(layers, arrays, scaling=SCALING, runtime=runtime, image_px=IMAGE_PX)
+    bare = open_bare(runtime, write_trunk(layers, arrays, scaling=SCALING))
+    chunks = [pixels[at : at + CHUNK_IMAGES] for at in range(0, len(pixels), CHUNK_IMAGES)]
+
+    def ask_bare() -> NDArray[np.float32]:
+        return np.concatenate([bare(chunk) for chunk in chunks])
+
+    expected = ask_bare()
+    source = compute_features(trunk, pixels)
+    stored = source.read(list_entries(len(pixels)), PLAIN)
+    limit = LIMIT + ROUNDING * float(np.abs(expected).max())
+    differences = {
+        "trunk": largest_difference(trunk.run(pixels), expected, limit=LIMIT),
+        "features": largest_difference(stored, expected, limit=limit),
+    }
+    calls = {
+        "bare": ask_bare,
+        "trunk": lambda: trunk.run(pixels),
+        "features": lambda: compute_features(trunk, pixels),
+    }
+    seconds = time_in_turn(calls, rounds=rounds, count=1)
+    rates = {name: (len(pixels) / each[:, 0]).tolist() for name, each in seconds.items()}
+    return {
+        "images_per_second": {name: spread(each) for name, each in rates.items()},
+        "max_abs_diff": differences,
+        "limits": {"trunk": LIMIT, "features": limit},
+        "bars": [
+            make_bar(
+                f"{name}, without decoding",
+                f"bare {runtime}",
+                kind="rate",
+                ours=rates[key],
+                theirs=rates["bare"],
+                unit="images/s",
+                asked=ASKED,
+            )
+            for key, name in (("trunk", "frozen layers"), ("features", "features and their cache"))
+        ],
+    }
+
+
+@click.command(help=record.help_text(__doc__))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=record.RESULTS / "speed-trunk.json",
+    show_default="benchmarks/results/speed-trunk.json",
+    help="JSON file.",
+)
+@click.option("--images", default=128, show_default=True, help="Pictures, rounded up to chunks.")
+@click.option("--rounds", type=click.IntRange(2), default=15, show_default=True)
+@click.option("--weights", default="imagenet-dogs", show_default=True, help="Base weights.")
+def main(out: Path, images: int, rounds: int, weights: str) -> None:
+    """Time each installed runtime and write the figures."""
+    set_quiet(True)
+    conditions = get_ready(sys.executable)
+    count = -(-images // CHUNK_IMAGES) * CHUNK_IMAGES
+    shape = (count, IMAGE_PX, IMAGE_PX, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    found = {}
+    for runtime in RUNTIMES:
+        if importlib.util.find_spec(runtime) is not None:
+            found[runtime] = measure(runtime, pixels, weights=weights, rounds=rounds)
+    bars = [bar for figures in found.values() for bar in figures.pop("bars")]
+    settings = {"images": count, "rounds": rounds, "weights": weights, "conditions": conditions}
+    record.write(out, settings | {"runtimes": found, "bars": bars})
+    for bar in bars:
+        click.echo(show_bar(bar))
+
+
+if __name__ == "__main__":
+    main()

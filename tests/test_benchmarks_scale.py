@@ -1,0 +1,126 @@
+"""Tests of the pure parts of the benchmarks on size and on other scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.growth import growth
+from benchmarks.peers import compare, seconds_to
+from benchmarks.scale_tables import growth_table, peers_table, scan_table
+from benchmarks.scan_pictures import CLASSES, make_folder, name_file, write_pictures
+from benchmarks.scan_probe import list_files, stat_all
+from benchmarks.scan_speed import link_part, summarise
+
+MACHINE = {
+    "date": "2026-01-02",
+    "machine": {"cores": 2, "processor": "P", "system": "S"},
+    "versions": {"python": "3.11"},
+}
+
+
+def test_pictures_depend_on_their_number_only(tmp_path: Path) -> None:
+    """The same files come out in another order and in parts; all can be decoded."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder, parts in ((first, [range(12)]), (second, [range(7, 12), range(7)])):
+        make_folder(folder)
+        for part in parts:
+            write_pictures(folder, part)
+
+    files = [name_file(number) for number in range(12)]
+    for file in files:
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+        with Image.open(first / file) as image:
+            assert 96 <= min(image.size) <= max(image.size) <= 320
+            assert np.asarray(image).std() > 5
+    assert stat_all(first) == len(list_files(first)) == 12
+
+
+def test_some_pictures_are_copies_and_some_are_saved_again(tmp_path: Path) -> None:
+    """Both lie in the class of their original: equal bytes in two classes would end a scan."""
+    make_folder(tmp_path)
+    copy, again, before = 800, 601, CLASSES * 10
+    for number in (copy, copy - before, again, again - before):
+        write_pictures(tmp_path, range(number, number + 1))
+
+    def read(number: int) -> bytes:
+        return (tmp_path / name_file(number)).read_bytes()
+
+    assert read(copy) == read(copy - before)
+    assert read(again) != read(again - before)
+    assert Path(name_file(copy)).parent == Path(name_file(copy - before)).parent
+
+
+def test_part_is_the_first_files(tmp_path: Path) -> None:
+    """Linked, not copied."""
+    make_folder(tmp_path / "all")
+    write_pictures(tmp_path / "all", range(4))
+
+    link_part(tmp_path / "all", tmp_path / "part", 3)
+
+    assert stat_all(tmp_path / "part") == 3
+    file = name_file(2)
+    assert (tmp_path / "part" / file).samefile(tmp_path / "all" / file)
+
+
+def test_ratio_is_of_medians_and_range_of_rounds() -> None:
+    """A bar is reached by the medians, whatever one round gave."""
+    found = summarise([2.0, 9.0, 3.0], [1.0, 2.0, 1.5], asked=2.0)
+
+    assert found["ratio"] == 2.0
+    assert found["range"] == [2.0, 4.5]
+    assert found["reached"]
+
+
+def test_growth_is_of_medians() -> None:
+    """Each count stands against the smallest one."""
+    rows = [{"pictures": 10, "mb": each} for each in (4.0, 5.0, 9.0)]
+
+    assert growth([{"pictures": 20, "mb": 6.0}, *rows], "mb") == {"10": 1.0, "20": 1.2}
+
+
+def test_peer_counts_until_it_is_as_accurate() -> None:
+    """The target is what both reach: ours, or the best of a peer that never does."""
+    epochs = [
+        {"seconds": 4.0, "val_accuracy": 0.5},
+        {"seconds": 6.0, "val_accuracy": 0.8},
+        {"seconds": 8.0, "val_accuracy": 0.7},
+    ]
+
+    better = compare({"seconds": 2.0, "val_accuracy": 0.9}, epochs)
+    worse = compare({"seconds": 2.0, "val_accuracy": 0.45}, epochs)
+
+    assert (better["target"], better["seconds"], better["ratio"]) == (0.8, 6.0, 3.0)
+    assert (worse["target"], worse["seconds"], worse["ratio"]) == (0.45, 4.0, 2.0)
+    with pytest.raises(StopIteration):
+        seconds_to(epochs, 0.81)
+
+
+def test_tables_show_the_figures() -> None:
+    """Every table has a row per thing measured."""
+    part = {"ours": 4.0, "theirs": 2.0, "ratio": 2.0, "range": [1.5, 2.5]}
+    memory = [{"files": 2000, "first_mb": 50.0, "second_mb": 50.0}]
+    scan = MACHINE | {"files": 2000, "first": part, "second": part, "memory": memory}
+    run = {"pictures": 1000, "ms_per_picture": 1.5, "peak_mb": 300.0, "cache_bytes": 5e6}
+    grown = {"image_px": 96, "time_growth": {"1000": 1.0}, "memory_growth": {"1000": 1.0}}
+    peer = {"seconds": 30.0, "ratio": 6.0, "best_val_accuracy": 0.9}
+    peers = {
+        "data": "stamps",
+        "backend": "jax",
+        "epochs": 10,
+        "runs": [{"mnv2tl": {"seconds": 5.0, "val_accuracy": 0.9}, "torch": peer}],
+        "median_ratio": {"torch": 6.0},
+        "peer_versions": {"torch": {"torch": "9.9"}},
+    }
+
+    assert "| 4.00 s | 2.00 s | 2.00x (1.50 to 2.50) |" in scan_table([scan])
+    assert "2,000 files 50 MB" in scan_table([scan])
+    assert "| 1,000 | 1.50 ms (1.00x) | 300 MB (1.00x) | 5 MB |" in growth_table(
+        [MACHINE | grown | {"runs": [run]}]
+    )
+    text = peers_table([MACHINE | peers])
+    assert "| plain PyTorch | 90.0 % | 30.0 s | 6.00x (6.00 to 6.00) |" in text
+    assert "torch 9.9" in text
