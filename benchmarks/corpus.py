@@ -25,11 +25,12 @@ from typing import Any
 import click
 
 from benchmarks import record
-from mnv2tl import scan_worker, store
+from mnv2tl import store
+from mnv2tl.data import scan_worker
+from mnv2tl.data.images import MAX_PIXELS
+from mnv2tl.data.worker_pool import DIED, TIMEOUT, read_files
 from mnv2tl.errors import Mnv2tlError
 from mnv2tl.fetch import check_sha256
-from mnv2tl.images import MAX_PIXELS
-from mnv2tl.worker_pool import DIED, TIMEOUT, read_files
 
 VERSION = "13.0.0"
 SHA256 = "cdcd1ba258178f7356d74170c9a81ba4eab6a5d55748bc402a5a2a6fe6be3510"

@@ -27,10 +27,10 @@ from benchmarks.record import ROOT
 from mnv2tl import store, weight_cache
 from mnv2tl.cache_folder import VARIABLE
 from mnv2tl.checkpoint import load_run
+from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.stat_index import Record, StatIndex
 from mnv2tl.errors import Mnv2tlError
 from mnv2tl.feature_cache import FeatureSpace
-from mnv2tl.manifest import Manifest
-from mnv2tl.stat_index import Record, StatIndex
 from mnv2tl.state import Best, Commit, StateStore
 from mnv2tl.weights import hash_arrays
 from mnv2tl_export import bundle

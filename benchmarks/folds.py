@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from mnv2tl.manifest import Manifest
-from mnv2tl.scan import scan
-from mnv2tl.scan_config import ScanConfig
-from mnv2tl.split import position
+from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.scan import scan
+from mnv2tl.data.scan_config import ScanConfig
+from mnv2tl.data.split import position
 
 
 def assign_folds(images: Iterable[tuple[str, int]], *, folds: int, seed: int = 0) -> dict[str, int]:

@@ -17,9 +17,9 @@ from PIL import Image
 from benchmarks.record import ROOT
 from mnv2tl import store
 from mnv2tl.checkpoint import load_run
+from mnv2tl.data.images import UnreadableImageError, decode
+from mnv2tl.data.manifest import Entry, Manifest
 from mnv2tl.errors import Mnv2tlError
-from mnv2tl.images import UnreadableImageError, decode
-from mnv2tl.manifest import Entry, Manifest
 from mnv2tl_export.bundle import read_seal
 from mnv2tl_export.onnx_file import read_onnx
 

@@ -12,14 +12,14 @@ from typing import Any
 import click
 
 from benchmarks.scan_pictures import CLASSES, name_file
-from mnv2tl.augment import PRESETS
+from mnv2tl.data.augment import PRESETS
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.features import Job, prepare
-from mnv2tl.manifest import Entry
 from mnv2tl.mobilenet import cut_at, list_layers
 from mnv2tl.progress import set_quiet
 from mnv2tl.store import sha256_file
 from mnv2tl.trunk import choose_runtime, open_trunk
-from mnv2tl.views import PLAIN, ViewMaker
 from mnv2tl.weights import load
 
 TRAINED_LAYERS = 4

@@ -21,9 +21,9 @@ from benchmarks.settings import SETTINGS, make_config
 from mnv2tl import store
 from mnv2tl.backend import BACKENDS, use_backend
 from mnv2tl.config import TrainConfig
-from mnv2tl.manifest import Manifest
+from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.progress import set_quiet
-from mnv2tl.scan_config import ScanConfig
 
 
 def piece_path(

@@ -25,9 +25,9 @@ def predict_twice(run: Run) -> dict[str, Any]:
     """Return the probabilities on all validation images, by mnv2tl and by plain Keras."""
     import keras  # noqa: PLC0415
 
-    from mnv2tl.augment import PRESETS  # noqa: PLC0415
+    from mnv2tl.data.augment import PRESETS  # noqa: PLC0415
+    from mnv2tl.data.views import ViewMaker  # noqa: PLC0415
     from mnv2tl.evaluate import evaluate_run  # noqa: PLC0415
-    from mnv2tl.views import ViewMaker  # noqa: PLC0415
 
     image_px = run.info["config"]["image_px"]
     manifest = run.manifest
@@ -49,9 +49,9 @@ def predict_twice(run: Run) -> dict[str, Any]:
 
 def hash_inputs(run: Run) -> dict[str, str]:
     """Return hashes of what this backend's training saw: images, batches, augmented pixels."""
-    from mnv2tl.augment import AugmentConfig  # noqa: PLC0415
     from mnv2tl.batches import order_of_epoch  # noqa: PLC0415
-    from mnv2tl.views import ViewMaker  # noqa: PLC0415
+    from mnv2tl.data.augment import AugmentConfig  # noqa: PLC0415
+    from mnv2tl.data.views import ViewMaker  # noqa: PLC0415
 
     config, manifest = run.info["config"], run.manifest
     augment = AugmentConfig(**config["augment"])

@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 from PIL import Image
 
+from mnv2tl.data.scan import inspect
+from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.parallel import count_workers
 from mnv2tl.progress import set_quiet
-from mnv2tl.scan import inspect
-from mnv2tl.scan_config import ScanConfig
 
 
 def list_files(folder: Path) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mnv2tl.augment import PRESETS
 from mnv2tl.config import RECIPES, TrainConfig
+from mnv2tl.data.augment import PRESETS
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},

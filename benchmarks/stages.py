@@ -22,9 +22,10 @@ from benchmarks.folds import assign_folds
 from benchmarks.pooled import list_predictions
 from mnv2tl.batches import views_of_phases
 from mnv2tl.config import TrainConfig
+from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.features import FeatureSource, prepare
 from mnv2tl.keras_model import set_arrays
-from mnv2tl.manifest import Manifest
 from mnv2tl.metrics import softmax
 from mnv2tl.mobilenet import cut_at, list_layers
 from mnv2tl.phase import (
@@ -38,7 +39,6 @@ from mnv2tl.phase import (
 from mnv2tl.preparation import first_dense, load_base
 from mnv2tl.state import Commit, StateStore
 from mnv2tl.trunk import Trunk, choose_runtime, open_trunk
-from mnv2tl.views import PLAIN, ViewMaker
 
 Arrays = dict[str, NDArray[np.float32]]
 

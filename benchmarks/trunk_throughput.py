@@ -35,14 +35,14 @@ from benchmarks.timing import (
     spread,
     time_in_turn,
 )
-from mnv2tl.augment import PRESETS
+from mnv2tl.data.augment import PRESETS
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.features import FeatureSource, prepare
-from mnv2tl.manifest import Entry
 from mnv2tl.mobilenet import INPUT, cut_at, list_layers
 from mnv2tl.onnx_graph import write_trunk
 from mnv2tl.progress import set_quiet
 from mnv2tl.trunk import CHUNK_IMAGES, Trunk, open_trunk
-from mnv2tl.views import PLAIN, ViewMaker
 from mnv2tl.weights import load
 
 RUNTIMES = ("openvino", "onnxruntime")

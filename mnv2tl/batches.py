@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl.config import TrainConfig
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.views import PLAIN
 from mnv2tl.features import FeatureSource
-from mnv2tl.manifest import Entry
-from mnv2tl.views import PLAIN
 
 
 class EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]

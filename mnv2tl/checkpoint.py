@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl import store, weight_file
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.errors import ArtifactError
-from mnv2tl.manifest import Manifest
 from mnv2tl.mobilenet import DENSE, layer_array_shapes, list_layers
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mnv2tl.checkpoint import Run
+from mnv2tl.data.manifest import Entry, Manifest
 from mnv2tl.errors import ArtifactError, DataError, show
-from mnv2tl.manifest import Entry, Manifest
 from mnv2tl.paired import difference_interval, holm, mcnemar
 from mnv2tl.report.answers import Network, predict
 from mnv2tl.report.differences import find_differences

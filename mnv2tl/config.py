@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mnv2tl.augment import PRESETS, AugmentConfig
+from mnv2tl.data.augment import PRESETS, AugmentConfig
+from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.mobilenet import ALPHAS, SIZES_PX
 from mnv2tl.scaling import SCALINGS
-from mnv2tl.scan_config import ScanConfig
 from mnv2tl.weight_sources import check_source
 
 BATCH_NORMS = ("frozen", "train")

@@ -12,18 +12,18 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl.augment import PRESETS
 from mnv2tl.checkpoint import Run
+from mnv2tl.data.augment import PRESETS
+from mnv2tl.data.images import UnreadableImageError
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, show
-from mnv2tl.images import UnreadableImageError
 from mnv2tl.keras_model import Arrays, build_model, set_arrays
-from mnv2tl.manifest import Entry
 from mnv2tl.metrics import log_loss, per_class, softmax, top1_accuracy, wilson_interval
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import CHUNK_IMAGES
-from mnv2tl.views import ViewMaker
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 

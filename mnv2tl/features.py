@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2tl.data.images import UnreadableImageError
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, MachineError, ResultError
 from mnv2tl.feature_cache import FeatureSpace, make_room
-from mnv2tl.images import UnreadableImageError
-from mnv2tl.manifest import Entry
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import CHUNK_IMAGES, Trunk
-from mnv2tl.views import ViewMaker
 
 _PACK_BYTES = 64_000_000
 

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from mnv2tl import checkpoint, store, weight_file
 from mnv2tl.checkpoint import Run, full_shapes, load_run
 from mnv2tl.config import TrainConfig
+from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import ResultError
 from mnv2tl.evaluate import Evaluation, ask, build_whole, evaluate_files
 from mnv2tl.keras_model import build_model, freeze, set_arrays
-from mnv2tl.manifest import Entry, Manifest
 from mnv2tl.metrics import expected_calibration_error, fit_temperature, softmax
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.plots import write_curves
 from mnv2tl.progress import show_step
 from mnv2tl.state import Commit
-from mnv2tl.views import ViewMaker
 
 SELF_CHECK_IMAGES = 2000
 """How many validation images the finished checkpoint is evaluated on, from their files."""

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from mnv2tl.batches import EpochBatches, weigh_classes
 from mnv2tl.config import TrainConfig
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.views import PLAIN
 from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.features import FeatureSource
 from mnv2tl.keras_model import Arrays, build_model, freeze, get_arrays, set_arrays
-from mnv2tl.manifest import Entry
 from mnv2tl.memory import explain_batch, forget_generators
 from mnv2tl.metrics import log_loss, softmax, top1_accuracy
 from mnv2tl.mobilenet import DENSE, Layer, cut_at
 from mnv2tl.progress import Advance
 from mnv2tl.state import Best, Commit, StateStore
-from mnv2tl.views import PLAIN
 
 _PREDICT_IMAGES = 64
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.config import TrainConfig
+from mnv2tl.data.judge import check_share
+from mnv2tl.data.manifest import LeftOut, Manifest, changes
+from mnv2tl.data.scan import scan
 from mnv2tl.errors import ArtifactError, DataError
-from mnv2tl.judge import check_share
 from mnv2tl.keras_model import initial_dense
-from mnv2tl.manifest import LeftOut, Manifest, changes
 from mnv2tl.mobilenet import DENSE
 from mnv2tl.progress import say
-from mnv2tl.scan import scan
 from mnv2tl.weights import Weights, hash_arrays, load
 
 # What may differ between a run and its resume: where things lie, how long it goes on, and what

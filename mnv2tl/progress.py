@@ -7,15 +7,14 @@ Inside of `log_as_json` every line is one JSON object, also what other packages 
 from __future__ import annotations
 
 import contextlib
-import io
-import json
-import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
+
+from mnv2tl.json_stream import JsonStream
 
 Item = TypeVar("Item")
 Advance = Callable[[int], None]
@@ -27,7 +26,6 @@ LOG_FORMATS = ("text", "json")
 _FIRST_SECONDS = 2.0
 _LINE_SECONDS = 10.0
 _JSON_SECONDS = 1.0
-_WARNING = "warning: "
 
 _quiet = False
 
@@ -45,7 +43,7 @@ def is_quiet() -> bool:
 
 def is_json() -> bool:
     """Tell whether lines are JSON objects."""
-    return isinstance(sys.stderr, _JsonStream)
+    return isinstance(sys.stderr, JsonStream)
 
 
 @contextlib.contextmanager
@@ -56,7 +54,7 @@ def log_as_json() -> Iterator[None]:
     `total`, `unit`, `rate` and `seconds_left` too.
     """
     real = sys.stderr
-    sys.stderr = stream = _JsonStream(real)
+    sys.stderr = stream = JsonStream(real)
     try:
         yield
     finally:
@@ -83,7 +81,7 @@ def tell_error(line: str, **facts: Any) -> None:
         line: For people.
         facts: What JSON tells; `message` takes the place of the line.
     """
-    if isinstance(sys.stderr, _JsonStream):
+    if isinstance(sys.stderr, JsonStream):
         sys.stderr.emit(**{"level": "error", "event": "error", "message": line, **facts})
     else:
         print(line, file=sys.stderr, flush=True)
@@ -149,71 +147,10 @@ def _is_terminal() -> bool:
 
 
 def _print(message: str, event: str, facts: dict[str, Any]) -> None:
-    if isinstance(sys.stderr, _JsonStream):
+    if isinstance(sys.stderr, JsonStream):
         sys.stderr.emit(event=event, message=message, **facts)
     else:
         print(message, file=sys.stderr, flush=True)
-
-
-class _JsonStream(io.TextIOBase):
-    """Stands in for stderr: turns each line that anything prints into a JSON object.
-
-    Args:
-        real: Where the objects go.
-    """
-
-    def __init__(self, real: IO[str]) -> None:
-        self.real = real
-        self._rest = ""
-        self._lock = threading.RLock()
-
-    # click and logging ask for these; what is written is ASCII.
-    encoding = "utf-8"
-    errors = "backslashreplace"
-
-    def emit(self, *, message: str, level: str = "info", **values: Any) -> None:
-        """Write one object."""
-        if message.startswith(_WARNING):
-            level, message = "warning", message.removeprefix(_WARNING)
-        now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-        head = {"time": f"{stamp}.{int(now % 1 * 1000):03}Z", "level": level, "message": message}
-        line = json.dumps(_finite({**head, **values}), default=str)
-        with self._lock:
-            self.real.write(line + "\n")
-            self.real.flush()
-
-    def write(self, text: str) -> int:
-        """Take what somebody prints; whole lines become objects."""
-        if not isinstance(text, str):
-            raise TypeError(f"text is needed, got {type(text).__name__}")
-        with self._lock:
-            *lines, self._rest = (self._rest + text).split("\n")
-            for line in lines:
-                if line.strip():
-                    self.emit(event="output", message=line)
-        return len(text)
-
-    def finish(self) -> None:
-        """Write what no end of a line followed."""
-        self.write("\n")
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def fileno(self) -> int:
-        """Return the number of the real stream."""
-        return self.real.fileno()
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON has no number for by null."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Lines:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import images, store
+from mnv2tl import store
+from mnv2tl.data import images
 from mnv2tl.errors import MachineError
 from mnv2tl.sample_picture import Picture, encode_png
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnv2tl import fetch, images, store
+from mnv2tl import fetch, store
+from mnv2tl.data import images
 from mnv2tl.errors import ArtifactError
 from mnv2tl.sample_picture import Picture, encode_png
 

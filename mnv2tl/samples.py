@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mnv2tl import fetch as network
-from mnv2tl import images, progress, sample_patches, sample_stamps, store
+from mnv2tl import progress, sample_patches, sample_stamps, store
+from mnv2tl.data import images
 from mnv2tl.errors import ArtifactError, ExistsError
 from mnv2tl.sample_picture import Picture
 

@@ -21,18 +21,20 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import backend, checkpoint, images, store
+from mnv2tl import backend, checkpoint, store
 from mnv2tl.batches import views_of_phases
 from mnv2tl.cache_folder import cache_folder
 from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.config import TrainConfig
+from mnv2tl.data import images
+from mnv2tl.data.manifest import LeftOut, Manifest
+from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.epoch_report import report_epoch
 from mnv2tl.errors import InterruptError, show
 from mnv2tl.features import FeatureSource, prepare
 from mnv2tl.finish import Outcome, describe_trainable, finish, open_whole
 from mnv2tl.interrupts import raise_pending, watch_signals
 from mnv2tl.keras_model import set_arrays
-from mnv2tl.manifest import LeftOut, Manifest
 from mnv2tl.mobilenet import Layer, cut_at, list_layers
 from mnv2tl.phase import (
     Phase,
@@ -56,7 +58,6 @@ from mnv2tl.run_guard import explain_interrupt, hold_folder, is_complete
 from mnv2tl.state import Commit, StateStore
 from mnv2tl.trackers import Trackers, open_trackers, require_trackers
 from mnv2tl.trunk import choose_runtime, open_trunk
-from mnv2tl.views import PLAIN, ViewMaker
 from mnv2tl.weights import Weights
 
 

@@ -104,7 +104,7 @@ def trained_run(_run_place: Path, _drawn_folder: Path, backend: str) -> Run:
     """Return a finished run on the drawn images, trained once; do not change it."""
     from mnv2tl.checkpoint import load_run
     from mnv2tl.config import TrainConfig
-    from mnv2tl.scan_config import ScanConfig
+    from mnv2tl.data.scan_config import ScanConfig
     from mnv2tl.train import train
 
     if not (_run_place / "run.json").exists():

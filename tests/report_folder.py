@@ -11,7 +11,7 @@ from typing import Any
 
 from mnv2tl import store
 from mnv2tl.checkpoint import Run, load_run
-from mnv2tl.manifest import LeftOut, Manifest
+from mnv2tl.data.manifest import LeftOut, Manifest
 
 CLASS_NAMES = (
     "<img src=x onerror=alert(1)>",

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from mnv2tl.cli import main
-from mnv2tl.manifest import Manifest
-from mnv2tl.scan import ScanConfig, scan
+from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.scan import ScanConfig, scan
 
 
 @pytest.fixture

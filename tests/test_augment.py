@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mnv2tl import augment as augment_module
-from mnv2tl.augment import PRESETS, AugmentConfig, View, augment, draw_view, render
+from mnv2tl.data import augment as augment_module
+from mnv2tl.data.augment import PRESETS, AugmentConfig, View, augment, draw_view, render
 
 WIDEST = AugmentConfig(
     rotation_degrees=180, shift=0.5, zoom=0.9, horizontal_flip=True, brightness=1

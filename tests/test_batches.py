@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mnv2tl.config import TrainConfig
-from mnv2tl.manifest import Entry
-from mnv2tl.views import PLAIN
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.views import PLAIN
 
 pytest.importorskip("keras")
 
@@ -56,7 +56,7 @@ def test_view_of_epoch_walks_through_the_views(changed: dict[str, Any], views: l
 
 def test_without_augmentation_there_is_the_plain_view_only() -> None:
     """However many views the settings ask for."""
-    from mnv2tl.augment import PRESETS
+    from mnv2tl.data.augment import PRESETS
 
     config = _config(augment=PRESETS["none"], views=4)
 

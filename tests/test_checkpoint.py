@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from mnv2tl import checkpoint
 from mnv2tl.checkpoint import full_shapes, git_state, load_run, write_history
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.errors import ArtifactError, MachineError
-from mnv2tl.manifest import Manifest
 from mnv2tl.mobilenet import array_shapes, layer_array_shapes, list_layers
 
 CLASSES = ("cat", "dog", "owl")

@@ -17,8 +17,8 @@ from mnv2tl import store
 from mnv2tl.checkpoint import Run
 from mnv2tl.cli import main
 from mnv2tl.compare import Pair, compare_runs
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.errors import ArtifactError, DataError
-from mnv2tl.manifest import Manifest
 from mnv2tl.report.answers import Network, ask
 from tests.report_folder import replace_manifest
 

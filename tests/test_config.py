@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mnv2tl import config
-from mnv2tl.augment import PRESETS, AugmentConfig
 from mnv2tl.config import RECIPES, TrainConfig
-from mnv2tl.scan_config import ScanConfig
+from mnv2tl.data.augment import PRESETS, AugmentConfig
+from mnv2tl.data.scan_config import ScanConfig
 
 DATA, OUT = Path("data"), Path("run")
 

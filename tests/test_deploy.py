@@ -18,8 +18,8 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("onnxruntime")
 
-from mnv2tl import images
 from mnv2tl.cli import main
+from mnv2tl.data import images
 from mnv2tl_export.classifier import Classifier
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from mnv2tl import images
+from mnv2tl.data import images
 from mnv2tl.metrics import softmax
 from mnv2tl.onnx_graph import GraphWriter
 from mnv2tl_export.onnx_candidate import open_candidate

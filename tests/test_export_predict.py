@@ -24,9 +24,10 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from mnv2tl import images, store
+from mnv2tl import store
 from mnv2tl.checkpoint import full_shapes
 from mnv2tl.cli import main
+from mnv2tl.data import images
 from mnv2tl.errors import ArtifactError, MachineError, ResultError
 from mnv2tl_export import golden, onnx_file
 from mnv2tl_export.classifier import Classifier

@@ -22,7 +22,8 @@ import onnx
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from mnv2tl import images, progress, store
+from mnv2tl import progress, store
+from mnv2tl.data import images
 from mnv2tl.errors import ResultError
 from mnv2tl.metrics import log_loss, top1_accuracy
 from mnv2tl_export.onnx_file import DOMAINS, OPERATORS

@@ -20,7 +20,8 @@ from PIL import Image
 
 pytest.importorskip("onnxruntime")
 
-from mnv2tl import images, store
+from mnv2tl import store
+from mnv2tl.data import images
 from mnv2tl_export.classifier import Classifier
 from mnv2tl_export.deploy_readme import write_readme
 from mnv2tl_export.markdown import escape_markdown

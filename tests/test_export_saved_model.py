@@ -20,8 +20,9 @@ pytest.importorskip("tensorflow")
 
 import tensorflow as tf
 
-from mnv2tl import images, store
+from mnv2tl import store
 from mnv2tl.cli import main
+from mnv2tl.data import images
 from mnv2tl.errors import ArtifactError, MachineError
 from mnv2tl.metrics import softmax
 from mnv2tl_export import golden, onnx_model

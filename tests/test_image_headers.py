@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from mnv2tl import image_headers
+from mnv2tl.data import image_headers
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
-from mnv2tl import image_decoder, images
-from mnv2tl.images import UnreadableImageError
+from mnv2tl.data import image_decoder, images
+from mnv2tl.data.images import UnreadableImageError
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from mnv2tl.data.manifest import Entry, LeftOut, Manifest, changes
 from mnv2tl.errors import ArtifactError, DataError
-from mnv2tl.manifest import Entry, LeftOut, Manifest, changes
 
 
 def entry(path: str, **values: Any) -> Entry:

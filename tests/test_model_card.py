@@ -19,8 +19,8 @@ from markdown_it import MarkdownIt
 
 from mnv2tl import store
 from mnv2tl.checkpoint import Run
-from mnv2tl.manifest import Entry, LeftOut, Manifest
-from mnv2tl.split import SPLITS, Split
+from mnv2tl.data.manifest import Entry, LeftOut, Manifest
+from mnv2tl.data.split import SPLITS, Split
 from mnv2tl_export.model_card import Subject, write_model_card
 from mnv2tl_export.parity import Parity
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mnv2tl.near_duplicates import BITS, close_pairs, summarise
+from mnv2tl.data.near_duplicates import BITS, close_pairs, summarise
 
 
 def test_all_close_pairs_are_found() -> None:

@@ -14,13 +14,13 @@ import pytest
 from numpy.typing import NDArray
 
 from mnv2tl.config import TrainConfig
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.feature_cache import FeatureSpace
 from mnv2tl.features import FeatureSource
-from mnv2tl.manifest import Entry
 from mnv2tl.mobilenet import cut_at, layer_array_shapes, list_layers
 from mnv2tl.state import Best, Commit, StateStore
-from mnv2tl.views import PLAIN, ViewMaker
 
 pytest.importorskip("keras")
 pytest.importorskip("onnx")
@@ -552,7 +552,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path, backend: str) -> None
 def test_another_seed_gives_another_course(tmp_path: Path) -> None:
     """Order and dropped features depend on it; first weights are given here."""
     config = _config(dropout=0.3, epochs=1)
-    from mnv2tl.augment import PRESETS
+    from mnv2tl.data.augment import PRESETS
 
     losses = []
     for seed in (1, 2):

@@ -20,8 +20,8 @@ pytest.importorskip("keras")
 from mnv2tl import store
 from mnv2tl.checkpoint import Run
 from mnv2tl.cli import main
+from mnv2tl.data.manifest import Entry
 from mnv2tl.errors import ArtifactError, DataError
-from mnv2tl.manifest import Entry
 from mnv2tl.report.write import write_report
 from tests.report_folder import (
     CLASS_NAMES,

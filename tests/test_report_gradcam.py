@@ -13,7 +13,7 @@ from PIL import Image
 pytest.importorskip("keras")
 
 from mnv2tl.checkpoint import Run
-from mnv2tl.images import read_resized
+from mnv2tl.data.images import read_resized
 from mnv2tl.keras_model import build_model, set_arrays
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.report.answers import Network

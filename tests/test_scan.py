@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnv2tl.cli import main
+from mnv2tl.data.folder import list_folder
+from mnv2tl.data.judge import judge
+from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.scan import ScanConfig, read_records, scan
 from mnv2tl.errors import DataError
-from mnv2tl.folder import list_folder
-from mnv2tl.judge import judge
-from mnv2tl.manifest import Manifest
-from mnv2tl.scan import ScanConfig, read_records, scan
 
 REPOSITORY = Path(__file__).parents[1]
 

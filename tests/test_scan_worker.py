@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnv2tl import scan_worker, worker_pool
+from mnv2tl.data import scan_worker, worker_pool
+from mnv2tl.data.scan import ScanConfig, inspect
+from mnv2tl.data.stat_index import INDEX_NAME, Record
+from mnv2tl.data.worker_pool import read_files
 from mnv2tl.errors import MachineError
-from mnv2tl.scan import ScanConfig, inspect
-from mnv2tl.stat_index import INDEX_NAME, Record
-from mnv2tl.worker_pool import read_files
 
 _BROKEN_DECODER = """
 import os, re, signal, sys
@@ -220,7 +220,7 @@ def test_reading_that_is_left_early_ends_its_workers(tmp_path: Path) -> None:
 def _hanging_scan(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Start a process whose only worker hangs in a decoder; give both."""
     files = _draw(folder / "data", [(32, 1)])
-    script = "import sys; from mnv2tl.worker_pool import read_files; "
+    script = "import sys; from mnv2tl.data.worker_pool import read_files; "
     script += f"list(read_files(sys.argv[1:], {_OPTIONS}, seconds=1.0))"
     command = [sys.executable, "-c", script, *files]
     root = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnv2tl.split import Split, SplitRule, assign, position
+from mnv2tl.data.split import Split, SplitRule, assign, position
 
 
 def sha256_of(number: int) -> str:

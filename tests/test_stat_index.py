@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnv2tl.scan import ScanConfig, inspect
-from mnv2tl.stat_index import INDEX_NAME, Record, StatIndex
+from mnv2tl.data.scan import ScanConfig, inspect
+from mnv2tl.data.stat_index import INDEX_NAME, Record, StatIndex
 
 # The index does not trust times that are younger than a tick of the clock; see its module.
 TICK_SECONDS = 0.15
@@ -70,7 +70,7 @@ def test_known_files_are_not_even_opened(root: Path, config: ScanConfig) -> None
     script = """
 import sys
 from pathlib import Path
-from mnv2tl.scan import ScanConfig, scan
+from mnv2tl.data.scan import ScanConfig, scan
 events = []
 sys.addaudithook(lambda event, values: events.append((event, str(values[:1]))))
 for _ in range(2):

@@ -20,9 +20,11 @@ pytest.importorskip("keras")
 import keras
 
 from mnv2tl import store
-from mnv2tl.augment import AugmentConfig
 from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.config import TrainConfig
+from mnv2tl.data.augment import AugmentConfig
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.errors import (
     ArtifactError,
     BusyError,
@@ -34,8 +36,6 @@ from mnv2tl.errors import (
 from mnv2tl.evaluate import Evaluation, evaluate_run
 from mnv2tl.features import FeatureSource
 from mnv2tl.finish import compare
-from mnv2tl.manifest import Entry
-from mnv2tl.scan_config import ScanConfig
 from mnv2tl.state import StateStore
 from mnv2tl.train import train
 
@@ -144,7 +144,7 @@ def test_plain_keras_opens_the_checkpoint(finished_run: tuple[Run, TrainConfig])
 def test_plain_keras_answers_as_evaluate_does(finished_run: tuple[Run, TrainConfig]) -> None:
     """The temperature apart, evaluate and the stock model agree on every validation image."""
     run, _ = finished_run
-    from mnv2tl.images import read_resized
+    from mnv2tl.data.images import read_resized
 
     evaluation = evaluate_run(run)
     model = keras.models.load_model(run.best_path)
@@ -645,7 +645,7 @@ def test_row_25_an_image_that_vanishes_is_left_out(
     # A seed of its own: what is in the cache already need not be read again.
     config = make_config(scan=ScanConfig(near_duplicates=False, max_bad=0.1), seed=25)
     from mnv2tl import preparation
-    from mnv2tl.scan import scan
+    from mnv2tl.data.scan import scan
 
     def scan_then_lose(*arguments: Any) -> Any:
         manifest = scan(*arguments)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnv2tl import augment, images
-from mnv2tl.augment import PRESETS, AugmentConfig
-from mnv2tl.images import UnreadableImageError
-from mnv2tl.manifest import Entry
+from mnv2tl.data import augment, images
+from mnv2tl.data.augment import PRESETS, AugmentConfig
+from mnv2tl.data.images import UnreadableImageError
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.store import sha256_file
-from mnv2tl.views import PLAIN, ViewMaker
 
 
 @pytest.fixture

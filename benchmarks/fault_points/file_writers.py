@@ -19,9 +19,9 @@ from benchmarks.fault_points.sweep import (
     check_tidy,
 )
 from mnv2tl import checkpoint, store
+from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.stat_index import Record, StatIndex
 from mnv2tl.feature_cache import FeatureSpace, make_room
-from mnv2tl.manifest import Entry, Manifest
-from mnv2tl.stat_index import Record, StatIndex
 
 OLD, NEW = b"old" * 5000, b"new" * 90_000
 _PIECES = ("old", "new")

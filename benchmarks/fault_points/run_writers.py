@@ -119,8 +119,8 @@ def state_writer() -> Writer:
 
 
 def _describe(seed: int) -> dict[str, Any]:
-    keys = ("created", "backend", "class_names", "weights")
-    return {"schema": 1, "finished": False, "config": {"seed": seed}} | dict.fromkeys(keys, "")
+    info: dict[str, Any] = {"schema": 1, "finished": False, "config": {"seed": seed}}
+    return info | {"class_names": []} | dict.fromkeys(("created", "backend", "weights"), "")
 
 
 def _describe_end(commit: Commit, digest: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from benchmarks.fault_points.sweep import BrokenError, Say, Writer, left_over, s
 from mnv2tl.cache_folder import VARIABLE
 from mnv2tl.checkpoint import load_run
 from mnv2tl.config import TrainConfig
-from mnv2tl.scan_config import ScanConfig
+from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.state import StateStore
 from mnv2tl.train import train
 from mnv2tl.weights import hash_arrays

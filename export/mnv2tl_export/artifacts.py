@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import images, store
+from mnv2tl import store
+from mnv2tl.data import images
 from mnv2tl.errors import ResultError
 from mnv2tl.metrics import log_loss, top1_accuracy
 from mnv2tl.progress import show_step

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import images
+from mnv2tl.data import images
 from mnv2tl.errors import ArtifactError, MachineError
 from mnv2tl.metrics import top1_accuracy
 from mnv2tl.parallel import map_ordered

@@ -12,7 +12,7 @@ import click
 
 from mnv2tl.backend import BACKENDS, choose_backend, use_backend
 from mnv2tl.cli import log_options, print_json, usage_errors
-from mnv2tl.images import MAX_PIXELS
+from mnv2tl.data.images import MAX_PIXELS
 from mnv2tl.progress import is_json, is_quiet, say, tell_error, track
 from mnv2tl_export.defaults import (
     ACCURACY_BUDGET,

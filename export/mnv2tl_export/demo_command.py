@@ -68,7 +68,7 @@ def demo(
 
     from mnv2tl.commands.train import show_run, summarise
     from mnv2tl.config import TrainConfig
-    from mnv2tl.scan_config import ScanConfig
+    from mnv2tl.data.scan_config import ScanConfig
     from mnv2tl.train import train
 
     say("demo: train")

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mnv2tl import images, store
+from mnv2tl import store
+from mnv2tl.data import images
+from mnv2tl.data.manifest import Entry
+from mnv2tl.data.split import SPLITS, Split
 from mnv2tl.errors import ArtifactError, DataError
-from mnv2tl.manifest import Entry
 from mnv2tl.metrics import log_loss, per_class, top1_accuracy, wilson_interval
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import show_bar, track
-from mnv2tl.split import SPLITS, Split
 from mnv2tl_export.bundle import check_content
 from mnv2tl_export.gate import Pictures
 from mnv2tl_export.model import Model

@@ -11,10 +11,10 @@ from typing import Any
 from mnv2tl import store
 from mnv2tl.backend import list_versions
 from mnv2tl.checkpoint import Run
+from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.split import SPLITS
 from mnv2tl.errors import ArtifactError, ResultError
-from mnv2tl.manifest import Manifest
 from mnv2tl.progress import say
-from mnv2tl.split import SPLITS
 from mnv2tl_export.artifacts import Artifact, Workshop
 from mnv2tl_export.bundle import new_bundle, seal
 from mnv2tl_export.defaults import (

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import images
+from mnv2tl.data import images
 from mnv2tl.errors import ArtifactError, Mnv2tlError, ResultError
 from mnv2tl_export.child import Child, ChildEndedError, Message
 from mnv2tl_export.defaults import BATCH_SIZE

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import images, store
+from mnv2tl import store
+from mnv2tl.data import images
+from mnv2tl.data.manifest import Entry
 from mnv2tl.errors import DataError
-from mnv2tl.manifest import Entry
 from mnv2tl.metrics import softmax
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import show_bar

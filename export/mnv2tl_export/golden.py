@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import images
+from mnv2tl.data import images
 from mnv2tl.sample_picture import encode_png
 
 HEIGHT_PX, WIDTH_PX = 72, 100

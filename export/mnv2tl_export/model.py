@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import images
+from mnv2tl.data import images
 from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl_export import golden
 from mnv2tl_export.golden import SelfTest

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl.manifest import Manifest
+from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.split import SPLITS
 from mnv2tl.metrics import (
     expected_calibration_error,
     log_loss,
@@ -25,7 +26,6 @@ from mnv2tl.metrics import (
     top1_accuracy,
     wilson_interval,
 )
-from mnv2tl.split import SPLITS
 from mnv2tl.text import count_of, name_of, percent, printable
 from mnv2tl_export.markdown import escape_markdown, fill, make_row, show_share
 from mnv2tl_export.parity import Floats, Parity

@@ -1,4 +1,4 @@
-"""The resize rule of `mnv2tl.images.resize` as plain ONNX operators, equal to it bit by bit.
+"""The resize rule of `mnv2tl.data.images.resize` as plain ONNX operators, equal to it bit by bit.
 
 Each pass is a product with matrices of filter weights that the graph computes from the picture's
 height and width. ONNX's own `Resize` is not used: its antialias needs opset 18, it rounds once

@@ -12,8 +12,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import image_headers, images
-from mnv2tl.images import UnreadableImageError
+from mnv2tl.data import image_headers, images
+from mnv2tl.data.images import UnreadableImageError
 from mnv2tl.parallel import map_ordered
 from mnv2tl_export.classifier import Classifier
 from mnv2tl_export.defaults import TOP

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import images, store
+from mnv2tl import store
 from mnv2tl.backend import list_versions
 from mnv2tl.checkpoint import Run
+from mnv2tl.data import images
+from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.split import Split
 from mnv2tl.errors import DataError
 from mnv2tl.evaluate import open_model
-from mnv2tl.manifest import Entry, Manifest
 from mnv2tl.metrics import softmax
-from mnv2tl.split import Split
 from mnv2tl_export import golden
 from mnv2tl_export.gate import Ask, Pictures
 from mnv2tl_export.metadata import Metadata

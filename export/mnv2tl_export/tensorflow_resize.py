@@ -1,4 +1,4 @@
-"""The resize rule of `mnv2tl.images.resize` as TensorFlow operators, equal to it bit by bit.
+"""The resize rule of `mnv2tl.data.images.resize` as TensorFlow operators, equal to it bit by bit.
 
 The arithmetic is that of `onnx_resize`: weights are the multiples of 2^-22 that Pillow rounds to,
 in two halves of 11 bits, so that float32 holds every sum exactly, and a block of pixels written

@@ -12,8 +12,8 @@ from mnv2tl.commands.options import data_argument, scan_options, take_scan_confi
 from mnv2tl.text import printable
 
 if TYPE_CHECKING:
-    from mnv2tl.manifest import Manifest
-    from mnv2tl.scan import Scan
+    from mnv2tl.data.manifest import Manifest
+    from mnv2tl.data.scan import Scan
 
 _CLASSES = 50
 _FILES = 20
@@ -32,7 +32,7 @@ def audit(data: Path, out: Path | None, as_json: bool, **values: Any) -> None:
     """
     config = take_scan_config(values)
 
-    from mnv2tl.scan import check_share, inspect
+    from mnv2tl.data.scan import check_share, inspect
 
     scan = inspect(data, config)
     if not as_json:

@@ -10,10 +10,10 @@ from typing import Any, TypeVar, get_args
 import click
 
 from mnv2tl.cli import usage_errors
+from mnv2tl.data.scan_config import OnConflict, ScanConfig
+from mnv2tl.data.split import RULES
+from mnv2tl.data.stat_index import INDEX_NAME
 from mnv2tl.errors import MachineError, install_extra
-from mnv2tl.scan_config import OnConflict, ScanConfig
-from mnv2tl.split import RULES
-from mnv2tl.stat_index import INDEX_NAME
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from mnv2tl.augment import PRESETS, AugmentConfig
 from mnv2tl.backend import BACKENDS, choose_backend, use_backend
 from mnv2tl.cli import log_options, print_json, usage_errors
 from mnv2tl.commands.options import data_argument, scan_options, take_scan_config
@@ -28,6 +27,7 @@ from mnv2tl.config import (
     TRACKERS,
     TrainConfig,
 )
+from mnv2tl.data.augment import PRESETS, AugmentConfig
 from mnv2tl.errors import show
 from mnv2tl.mobilenet import ALPHAS, SIZES_PX
 from mnv2tl.progress import say

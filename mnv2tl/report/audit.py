@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnv2tl.manifest import Entry, LeftOut, Manifest
+from mnv2tl.data.manifest import Entry, LeftOut, Manifest
+from mnv2tl.data.split import SPLITS
 from mnv2tl.report.answers import read_thumbnails
 from mnv2tl.report.charts import draw_sizes
 from mnv2tl.report.svg import Chart
 from mnv2tl.report.thumbnails import Picture, embed
-from mnv2tl.split import SPLITS
 from mnv2tl.text import count_of, megabytes
 
 CAP = 12

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mnv2tl.checkpoint import Run
-from mnv2tl.manifest import Manifest
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.metrics import top1_accuracy, wilson_interval
 from mnv2tl.report.answers import Answers
 from mnv2tl.report.differences import flatten_settings, say

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mnv2tl import __version__, store
 from mnv2tl.checkpoint import Run
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.errors import DataError
-from mnv2tl.manifest import Manifest
 from mnv2tl.report.answers import Answers, Network, ask
 from mnv2tl.report.audit import make_audit
 from mnv2tl.report.charts import draw_curve

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper
 
-from mnv2tl import images, store
+from mnv2tl import store
+from mnv2tl.data import images
 from mnv2tl.metrics import softmax
 from mnv2tl.onnx_graph import GraphWriter
 from mnv2tl.sample_picture import encode_png

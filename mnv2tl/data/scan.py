@@ -11,17 +11,18 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mnv2tl import images, store
-from mnv2tl.collector import pause_collector
+from mnv2tl import store
+from mnv2tl.data import images
+from mnv2tl.data.collector import pause_collector
+from mnv2tl.data.folder import Listing, list_folder
+from mnv2tl.data.judge import check_listing, check_share, judge
+from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.scan_config import ScanConfig
+from mnv2tl.data.scan_worker import OUT_OF_MEMORY
+from mnv2tl.data.stat_index import Record, StatIndex
+from mnv2tl.data.worker_pool import DIED, TIMEOUT, read_files
 from mnv2tl.errors import MachineError, install_extra
-from mnv2tl.folder import Listing, list_folder
-from mnv2tl.judge import check_listing, check_share, judge
-from mnv2tl.manifest import Manifest
 from mnv2tl.progress import track
-from mnv2tl.scan_config import ScanConfig
-from mnv2tl.scan_worker import OUT_OF_MEMORY
-from mnv2tl.stat_index import Record, StatIndex
-from mnv2tl.worker_pool import DIED, TIMEOUT, read_files
 
 __all__ = ["Scan", "ScanConfig", "check_share", "inspect", "scan"]
 

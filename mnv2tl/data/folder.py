@@ -19,11 +19,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mnv2tl.collector import pause_collector
+from mnv2tl.data.collector import pause_collector
+from mnv2tl.data.manifest import LeftOut
+from mnv2tl.data.split import Split
+from mnv2tl.data.stat_index import Status
 from mnv2tl.errors import DataError, MachineError, show
-from mnv2tl.manifest import LeftOut
-from mnv2tl.split import Split
-from mnv2tl.stat_index import Status
 
 SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train",

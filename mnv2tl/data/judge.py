@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
-from mnv2tl import near_duplicates
-from mnv2tl.collector import pause_collector
+from mnv2tl.data import near_duplicates
+from mnv2tl.data.collector import pause_collector
+from mnv2tl.data.folder import Found, Listing
+from mnv2tl.data.manifest import Entry, LeftOut, Manifest
+from mnv2tl.data.scan_config import ScanConfig
+from mnv2tl.data.scan_warnings import FORMAT_OF_SUFFIX, count_warnings
+from mnv2tl.data.split import Split, assign
+from mnv2tl.data.stat_index import Record
 from mnv2tl.errors import DataError, show
-from mnv2tl.folder import Found, Listing
-from mnv2tl.manifest import Entry, LeftOut, Manifest
 from mnv2tl.progress import show_step
-from mnv2tl.scan_config import ScanConfig
-from mnv2tl.scan_warnings import FORMAT_OF_SUFFIX, count_warnings
-from mnv2tl.split import Split, assign
-from mnv2tl.stat_index import Record
 
 Item = tuple[Found, Record]
 

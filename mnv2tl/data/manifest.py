@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from mnv2tl import store
+from mnv2tl.data.split import SPLITS, Split
 from mnv2tl.errors import ArtifactError, DataError
-from mnv2tl.split import SPLITS, Split
 
 SCHEMA = 1
 """Raised when a reader of the former version could not use the file."""

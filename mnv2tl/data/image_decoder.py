@@ -23,7 +23,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from mnv2tl import image_headers
+from mnv2tl.data import image_headers
 
 FORMATS = image_headers.ALLOWED
 MAX_PIXELS = 100_000_000

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from mnv2tl.data.folder import Listing
+from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.split import SPLITS
+from mnv2tl.data.stat_index import Record
 from mnv2tl.errors import show
-from mnv2tl.folder import Listing
-from mnv2tl.manifest import Entry, Manifest
-from mnv2tl.split import SPLITS
-from mnv2tl.stat_index import Record
 
 FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",

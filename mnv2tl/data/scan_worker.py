@@ -19,7 +19,8 @@ from typing import IO, Any
 
 from PIL import Image
 
-from mnv2tl import images, store
+from mnv2tl import store
+from mnv2tl.data import images
 
 BYTES_PER_PIXEL = 24
 """More than any picture takes while it is decoded: two copies of 4 bytes (CMYK and RGB, or RGBA and

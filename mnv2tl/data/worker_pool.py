@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
+from mnv2tl.data.stat_index import Record
 from mnv2tl.errors import MachineError
 from mnv2tl.parallel import count_workers
-from mnv2tl.stat_index import Record
 
 DIED = "decoder-died"
 TIMEOUT = "decoder-timeout"
@@ -39,11 +39,11 @@ _FILES_PER_WORKER = 32
 _START_SECONDS = 60.0
 _POLL_SECONDS = 1.0  # Windows hears Ctrl-C only between two waits
 _MAX_LINE = 16 * 2**20
-_PACKAGES = str(Path(__file__).resolve().parents[1])
+_PACKAGES = str(Path(__file__).resolve().parents[2])
 # -P: a file in the working directory must not stand in for a package. What holds this package goes
 # to the end of the path, where nothing in it can either.
 _START = (
-    "import sys; sys.path.append(sys.argv[1]); from mnv2tl.scan_worker import main; main()",
+    "import sys; sys.path.append(sys.argv[1]); from mnv2tl.data.scan_worker import main; main()",
     _PACKAGES,
 )
 

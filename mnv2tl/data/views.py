@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl import augment, images
-from mnv2tl.augment import AugmentConfig
-from mnv2tl.manifest import Entry
+from mnv2tl.data import augment, images
+from mnv2tl.data.augment import AugmentConfig
+from mnv2tl.data.manifest import Entry
 from mnv2tl.store import sha256_bytes, sha256_json
 
 PLAIN = -1

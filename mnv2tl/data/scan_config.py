@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from mnv2tl.images import MAX_PIXELS
-from mnv2tl.split import RULES, SplitRule, check_fractions
+from mnv2tl.data.images import MAX_PIXELS
+from mnv2tl.data.split import RULES, SplitRule, check_fractions
 
 OnConflict = Literal["stop", "drop"]
 

@@ -17,7 +17,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnv2tl.image_decoder import (
+from mnv2tl.data.image_decoder import (
     FORMATS,
     MAX_ASPECT,
     MAX_PIXELS,

@@ -1,0 +1,1 @@
+"""From a folder of images to its manifest, and from an image to pixels."""
