@@ -23,7 +23,7 @@ from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import CHUNK_IMAGES, Trunk
 
-_PACK_BYTES = 64_000_000
+_PACK_BYTES = 16_000_000
 
 Job = tuple[Entry, tuple[int, ...]]
 """An image and the views of it that are asked for."""
