@@ -27,7 +27,8 @@ _MAIN = _THIS if _THIS in PYTHONS else PYTHONS[0]
 # Newest Python and newest JAX come together; TensorFlow's wheels lag behind both.
 _TESTS = dict.fromkeys([*(f"tests-{_MAIN}({name})" for name in BACKENDS), "tests-3.13(jax)"])
 nox.options.sessions = [
-    *("lint", "types", *_TESTS, "both", "deploy", "node", "old_onnxruntime", "wheel", "notebook")
+    *("lint", "types", *_TESTS, "both", "trackers", "deploy", "node", "old_onnxruntime"),
+    *("wheel", "notebook"),
 ]
 
 # Name of a file in requirements/ -> extras of this project, and further packages that it locks.
@@ -89,9 +90,10 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def tests(session: nox.Session, backend: str) -> None:
-    """Run the tests on one Python and one backend."""
+    """Run the tests on one Python and one backend; the slow ones on one Python only."""
     _install_locked(session, backend)
-    session.run("pytest", *_PARALLEL, *session.posargs, env={"KERAS_BACKEND": backend})
+    options = [*_PARALLEL, *([] if session.python == _MAIN else ["-m", "not slow"])]
+    session.run("pytest", *options, *session.posargs, env={"KERAS_BACKEND": backend})
 
 
 @nox.session

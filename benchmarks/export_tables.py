@@ -1,4 +1,4 @@
-"""Tables on exported files: roads to ONNX, runtimes, 8 bits, the gate, and what faults leave."""
+"""Tables on exported files: roads to ONNX, runtimes, 8 bits, and the gate."""
 
 from __future__ import annotations
 
@@ -113,45 +113,6 @@ def gate_table(found: Results) -> str:
     )
     text = f"A sound file differs by {sound} (probabilities, logits; {found[0]['images']} images)."
     return f"{markdown(head, rows)}\n\n{text} {origin(found[0], 'onnxruntime')}"
-
-
-def faults_table(found: Results) -> str:
-    """Return how many faults were tried on what, and what they broke."""
-    result, summary = found[0], found[0]["summary"]
-    writers = result["writers"].values()
-    points = sum(each["all_points"] for each in writers)
-    training = result["training"]["all_points"]
-    kills, damage = result["kills"], list(result["damage"].values())
-    flips = sum(sum(each["flips"].values()) for each in damage)
-    cuts = sum(sum(each["truncations"].values()) for each in damage)
-    rows = [
-        [
-            f"kill, half write, full disk, I/O error at each call of {len(writers)} writers",
-            *(str(points), str(sum(sum(each["broken"].values()) for each in writers))),
-        ],
-        [
-            "the same at some calls of a whole training on JAX",
-            *(str(training), str(sum(result["training"]["broken"].values()))),
-        ],
-        [
-            "trainings killed at a random moment and resumed: weights not bit-equal",
-            *(str(kills["killed"]), str(kills["killed"] - kills["equal"])),
-        ],
-        [
-            f"flipped bits in {len(damage)} kinds of file: not noticed, or a crash",
-            *(str(flips), str(sum(e["flips"]["silent"] + e["flips"]["bug"] for e in damage))),
-        ],
-        [
-            "lost ends of the same",
-            str(cuts),
-            str(sum(e["truncations"]["silent"] + e["truncations"]["bug"] for e in damage)),
-        ],
-        [
-            "for comparison: `Model.save`, `save_weights` and `BackupAndRestore` of plain Keras",
-            *(str(summary["plain_keras_points"]), str(summary["plain_keras_broken_points"])),
-        ],
-    ]
-    return f"{markdown(('fault', 'tried', 'broken'), rows)}\n\n{origin(result)}"
 
 
 _ROADS = {

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from benchmarks import export_tables, record, scale_tables, speed_tables
+from benchmarks import export_tables, record, reliability_tables, scale_tables, speed_tables
 from benchmarks.markdown import markdown, origin
 from benchmarks.settings import SETTINGS
 from mnv2tl import store
@@ -147,7 +147,8 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[[Sequence[dict[str, Any]
     "runtimes": ("runtimes", export_tables.runtimes_table),
     "quantised": ("quantised", export_tables.quantised_table),
     "gate": ("gate-", export_tables.gate_table),
-    "faults": ("faults", export_tables.faults_table),
+    "faults": (reliability_tables.PREFIXES, reliability_tables.faults_table),
+    "memory": ("memory-", reliability_tables.memory_table),
 }
 """Name of the marker -> how its result files begin (one of these), and what makes it."""
 

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,16 @@ def examine(backend: str | None = None, *, with_devices: bool = False) -> dict[s
     except ValueError as error:
         fix = "unset KERAS_BACKEND, or set it to one of these"
         problems.append(Problem(level="error", message=f"KERAS_BACKEND: {error}", fix=fix))
-    caches = _look_at_caches(problems)
-    folders = [_look_at_folder(name, path, problems) for name, path in _list_folders(caches)]
+    try:
+        caches = _look_at_caches(problems)
+    except OSError as error:
+        caches = {}
+        message, fix = (
+            f"the caches cannot be read: {error}",
+            "name a folder of yours by MNV2TL_CACHE",
+        )
+        problems.append(Problem(level="warning", message=message, fix=fix))
+    folders = _look_at_folders(caches, problems)
     memory = _memory()
     if memory["bytes"] is not None and memory["bytes"] < _LEAST_MEMORY:
         message = f"{memory['bytes'] / 1e9:.1f} GB of memory; training takes 1 to 2 GB"
@@ -146,11 +154,22 @@ def _look_at_caches(problems: list[Problem]) -> dict[str, Any]:
     }
 
 
-def _list_folders(caches: dict[str, Any]) -> list[tuple[str, Path]]:
-    folders = [("current folder", Path.cwd()), ("temporary files", Path(tempfile.gettempdir()))]
-    if caches:
-        folders.insert(0, ("caches", Path(caches["features"]["path"])))
-    return folders
+def _look_at_folders(caches: dict[str, Any], problems: list[Problem]) -> list[dict[str, Any]]:
+    places: dict[str, Callable[[], str | Path]] = {
+        "caches": lambda: caches["features"]["path"],
+        "current folder": Path.cwd,
+        "temporary files": tempfile.gettempdir,
+    }
+    if not caches:
+        del places["caches"]
+    found = []
+    for name, find in places.items():
+        try:
+            found.append(_look_at_folder(name, Path(find()), problems))
+        except OSError as error:
+            message, fix = f"{name}: {error}", "name a folder that is there and that you may write"
+            problems.append(Problem(level="warning", message=message, fix=fix))
+    return found
 
 
 def _look_at_folder(name: str, path: Path, problems: list[Problem]) -> dict[str, Any]:

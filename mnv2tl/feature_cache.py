@@ -186,8 +186,8 @@ def list_packs(root: Path) -> list[tuple[float, Path, int]]:
             elif status.st_mtime > old or file.with_suffix(".json").exists():
                 continue
             packs.append((status.st_mtime, file, size))
-        except FileNotFoundError:
-            continue  # another process made room
+        except (FileNotFoundError, PermissionError):
+            continue  # another process made room, or another user owns it
     return sorted(packs)
 
 

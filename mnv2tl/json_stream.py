@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -36,7 +37,8 @@ class JsonStream(io.TextIOBase):
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
         head = {"time": f"{stamp}.{int(now % 1 * 1000):03}Z", "level": level, "message": message}
         line = json.dumps(_finite({**head, **values}), default=str)
-        with self._lock:
+        # Nobody may read the log any more; the work goes on.
+        with self._lock, contextlib.suppress(BrokenPipeError):
             self.real.write(line + "\n")
             self.real.flush()
 

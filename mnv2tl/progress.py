@@ -84,7 +84,7 @@ def tell_error(line: str, **facts: Any) -> None:
     if isinstance(sys.stderr, JsonStream):
         sys.stderr.emit(**{"level": "error", "event": "error", "message": line, **facts})
     else:
-        print(line, file=sys.stderr, flush=True)
+        _print_line(line)
 
 
 def track(
@@ -150,7 +150,13 @@ def _print(message: str, event: str, facts: dict[str, Any]) -> None:
     if isinstance(sys.stderr, JsonStream):
         sys.stderr.emit(event=event, message=message, **facts)
     else:
-        print(message, file=sys.stderr, flush=True)
+        _print_line(message)
+
+
+def _print_line(line: str) -> None:
+    # Nobody may read the log any more; the work goes on.
+    with contextlib.suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)
 
 
 class _Lines:

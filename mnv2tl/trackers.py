@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from mnv2tl import store
 from mnv2tl.config import TrainConfig
 from mnv2tl.errors import InterruptError, MachineError, install_extra
-from mnv2tl.progress import say
+from mnv2tl.progress import say, show_step
 from mnv2tl.state import StateStore
 
 NOTES = "trackers.json"
@@ -89,7 +89,7 @@ class Trackers:
         if status == "finished":
             self._start()
             for name in tuple(self._open):
-                self._try(name, self._write_end)
+                self._try(name, functools.partial(self._write_end, name))
         for name in tuple(self._open):
             self._try(name, lambda tracker: tracker.close(status))
 
@@ -108,14 +108,19 @@ class Trackers:
         known = self._notes.get(name, {}).get("id")
         # A run that will take the place of another one is written beside it.
         title = self.config.out.resolve().name.removesuffix(".new")
-        tracker = make(self.config.out, name=title, settings=self.config.to_json(), known=known)
+        with show_step(f"opening {name}"):
+            tracker = make(self.config.out, name=title, settings=self.config.to_json(), known=known)
         self._open[name] = tracker
         if tracker.id != known:
             self._note(name, tracker.id, epoch=0)
         say(f"{name}: {tracker.place}", event="tracker", tracker=name, id=tracker.id)
 
-    def _write_end(self, tracker: Tracker) -> None:
+    def _write_end(self, name: str, tracker: Tracker) -> None:
         info = store.read_sealed_json(self.config.out / "run.json")
+        # A kill may have come between the last epoch's commit and here.
+        for row in info["history"]:
+            if row["epoch"] > self._notes[name]["epoch"]:
+                self._write_missing(name, row, tracker)
         tracker.write_end(list_figures(info), [self.config.out / name for name in _FILES])
 
     def _write_missing(self, name: str, row: Mapping[str, Any], tracker: Tracker) -> None:
@@ -140,7 +145,10 @@ class Trackers:
             raise
         # Packages that talk to servers and databases raise anything.
         except Exception as error:
-            self._open.pop(name, None)
+            failed = self._open.pop(name, None)
+            if failed is not None:
+                with contextlib.suppress(Exception):
+                    failed.close("failed")
             lines = str(error).strip().splitlines() or [""]
             reason = ascii(f"{type(error).__name__}: {lines[0][:_REASON_LENGTH]}")[1:-1]
             say(f"warning: {name} failed, and the training goes on without it: {reason}")

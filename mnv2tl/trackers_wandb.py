@@ -36,7 +36,7 @@ class WandbTracker:
             dir=os.environ.get("WANDB_DIR", str(folder)),
             resume="allow",
             config=dict(settings),
-            # Figures and settings are tracked; the machine, the code and what is printed are not.
+            # Figures, settings and run.json are tracked; the code and what is printed are not.
             settings=wandb.Settings(
                 **mode,
                 silent=True,

@@ -464,6 +464,7 @@ def test_ctrl_c_in_a_real_process_keeps_the_finished_epochs(
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 def test_demo_goes_the_whole_way_on_a_folder(
     tiny_folder: Path, tmp_path: Path, backend: str
 ) -> None:

@@ -518,6 +518,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory")
 def test_row_42_a_batch_that_does_not_fit_names_a_smaller_one(
     trained_run: Run, tmp_path: Path, backend: str

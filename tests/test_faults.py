@@ -47,6 +47,7 @@ def tables() -> dict[str, Any]:
     return run_part("writers", names=list(_AT_LEAST), faults=_FAULTS)
 
 
+@pytest.mark.slow
 @needs_shim
 @pytest.mark.parametrize("name", _AT_LEAST)
 def test_rows_28_and_30_a_writer_survives_a_fault_at_any_call(

@@ -122,6 +122,7 @@ def _build_whole(*, to_save: bool) -> Any:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="stock layers are taken on a GPU")
 def test_whole_network_answers_and_learns_as_stock_layers_do() -> None:
     """Logits and weights after a step of gradient descent, BatchNorm trained."""

@@ -223,3 +223,31 @@ def test_stderr_is_itself_again_after_the_block(capsys: pytest.CaptureFixture[st
 
     assert sys.stderr is before
     assert not progress.is_json()
+
+
+def test_a_log_that_nobody_reads_does_not_end_the_work() -> None:
+    """The pipe of a dead collector breaks under the first line; the work goes on."""
+    script = """
+import sys
+from mnv2tl import progress
+sys.stdin.readline()
+progress.say("a line of text")
+with progress.log_as_json():
+    print("of another package", file=sys.stderr)
+    for number in progress.track(range(3), "work", total=3):
+        progress.say("a line")
+    progress.tell_error("an error")
+print("done")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    process.stderr.close()
+
+    output, _ = process.communicate(b"\n", timeout=60)
+
+    assert (process.returncode, output) == (0, b"done\n")

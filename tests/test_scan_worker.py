@@ -38,7 +38,7 @@ class Broken(PngImagePlugin.PngImageFile):
         if size == (34, 1):
             bytearray(2**33)
         if size == (35, 1):
-            os.write(os.open(os.environ["BROKEN_FILE"], os.O_WRONLY | os.O_CREAT), b"taken over")
+            os.write(os.open(os.environ["PYTHON_BROKEN_FILE"], os.O_WRONLY | os.O_CREAT), b"taken over")
         return super().load()
 
 from PIL import Image
@@ -56,7 +56,7 @@ def broken_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "sitecustomize.py").write_text(_BROKEN_DECODER)
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("BROKEN_FILE", str(tmp_path / "written"))
+    monkeypatch.setenv("PYTHON_BROKEN_FILE", str(tmp_path / "written"))
     return tmp_path / "written"
 
 
@@ -136,7 +136,7 @@ def test_many_files_that_end_workers_do_not_end_the_scan(
 
 @pytest.mark.skipif(os.name == "nt", reason="needs limits on files")
 def test_a_worker_cannot_write_a_file(broken_decoder: Path, tmp_path: Path) -> None:
-    """Code that a hostile picture brings can make empty files at most."""
+    """Code that a hostile picture brings can make no file that holds something."""
     files = _draw(tmp_path / "data", [(35, 1)])
 
     (record,) = _read(files)
@@ -276,6 +276,8 @@ def _is_running(process: int) -> bool:
     [
         *("1", "{}", '"ready"', "[[]]", '[{"width": "9"}]', '[{"width": -1}]', '[{"other": 1}]'),
         *('[{"notes": [1]}]', '[{"dhash": 18446744073709551616}]', "[{}, {}]", "[" * 9999, "x"),
+        *("[{}]", '[{"sha256": "\\u00e9", "width": 9, "height": 9}]'),
+        r'[{"code": "damaged", "reason": "\u001b]0;title"}]',
     ],
 )
 def test_an_answer_that_is_none_ends_the_worker(

@@ -242,7 +242,7 @@ def test_only_the_named_layers_change(make_config: Make) -> None:
     assert run.info["trainable"]["parameters"] == 112 * 1280 + 1280 * 3 + 3
 
 
-@pytest.mark.parametrize("layers", [0, 6, 154])
+@pytest.mark.parametrize("layers", [0, 6, pytest.param(154, marks=pytest.mark.slow)])
 def test_any_number_of_layers_trains(make_config: Make, layers: int) -> None:
     """From the new Dense alone to all layers, the self-check holds and BatchNorm can train."""
     run = train(make_config(epochs=1, trainable_layers=layers, batch_norm="train"))
@@ -265,6 +265,7 @@ def test_without_a_cache_the_result_is_the_same(
     assert all(np.array_equal(first[key], streamed[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_settings_reach_the_training(make_config: Make) -> None:
     """Options that change the loss change the weights; patience ends the phase early."""
     plain = train(make_config("plain", epochs=1)).read_arrays()["predictions/kernel"]

@@ -188,7 +188,7 @@ def _describe_data(manifest: Manifest) -> dict[str, str]:
         "folder": _say(name_of(manifest.root)),
         "classes": str(len(manifest.class_names)),
         "pictures": ", ".join(totals),
-        "split": _list(f"{key} {value}" for key, value in rule.items() if value),
+        "split": _list(f"{key} {value}" for key, value in rule.items() if value not in ([], None)),
         "files left out": _code(codes) if codes else "none",
         "groups of equal files": f"{len(manifest.duplicates):,}",
         "pairs of near duplicates": (

@@ -28,7 +28,7 @@ from mnv2tl.config import (
     TrainConfig,
 )
 from mnv2tl.data.augment import PRESETS, AugmentConfig
-from mnv2tl.errors import show
+from mnv2tl.errors import Mnv2tlError, show
 from mnv2tl.mobilenet import ALPHAS, SIZES_PX
 from mnv2tl.progress import say
 from mnv2tl.scaling import SCALINGS
@@ -208,7 +208,12 @@ def train(ctx: click.Context, /, data: Path, out: Path, **values: Any) -> None:
         show_run(run)
     summary = summarise(run)
     if with_report:
-        path = make_report(run)
+        try:
+            path = make_report(run)
+        except Mnv2tlError:
+            if as_json:
+                print_json(summary | {"report": None})
+            raise
         summary["report"] = str(path)
         if not as_json:
             show_report(path)

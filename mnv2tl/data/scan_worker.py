@@ -21,6 +21,7 @@ from PIL import Image
 
 from mnv2tl import store
 from mnv2tl.data import images
+from mnv2tl.text import printable, shorten
 
 BYTES_PER_PIXEL = 24
 """More than any picture takes while it is decoded: two copies of 4 bytes (CMYK and RGB, or RGBA and
@@ -30,6 +31,7 @@ BASE_BYTES = 512 * 2**20
 OUT_OF_MEMORY = "out-of-memory"
 """The code of a file that needs more memory than the limit."""
 
+_LONGEST_REASON = 500
 _FLUSH_SECONDS = 0.1
 GRACE_SECONDS = 2.0
 """How much longer than allowed a worker waits to be ended by who asked, before it ends itself."""
@@ -58,7 +60,8 @@ def describe_file(file: str, *, max_pixels: int, dhash: Hash | None = None) -> d
         if dhash is not None:
             value["dhash"] = dhash(picture.rgb)
     except images.UnreadableImageError as error:
-        return value | {"code": error.reason, "reason": error.message}
+        reason = shorten(printable(error.message), _LONGEST_REASON)
+        return value | {"code": error.reason, "reason": reason}
     except MemoryError:
         reason = f"decoding it needs more than {count_bytes(max_pixels) // 2**20:,} MiB of memory"
         return value | {"code": OUT_OF_MEMORY, "reason": reason}
@@ -67,11 +70,7 @@ def describe_file(file: str, *, max_pixels: int, dhash: Hash | None = None) -> d
 
 
 def load_dhash() -> Hash:
-    """Import ImageHash and return its dHash as a number, of a picture that is made smaller first.
-
-    ImageHash weighs every pixel some forty times, which takes as long as to decode them. The mean
-    of whole pixels, at least 8 for each side of a cell, changes half a bit on average.
-    """
+    """Import ImageHash and return its dHash as a number."""
     import imagehash  # noqa: PLC0415  not installed where nothing is trained
     import numpy as np  # noqa: PLC0415
 
@@ -104,7 +103,7 @@ def main() -> None:
 
 
 def _answer_all(answers: IO[bytes], found: Iterator[dict[str, Any]], seconds: float) -> None:
-    """Answer for each file; what is quick shares a line, and nothing waits for what is slow."""
+    """Answer for each file; answers of some tenths of a second share a line."""
     group: list[dict[str, Any]] = []
     flushed = time.monotonic()
     _set_clock(seconds)

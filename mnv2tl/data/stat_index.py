@@ -175,11 +175,15 @@ class StatIndex:
         if self._path is None:
             return False
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-        if isinstance(error, OSError) or code not in _DAMAGE or not _is_index(self._path):
-            self._give_up(error)
+        try:
+            if isinstance(error, OSError) or code not in _DAMAGE or not _is_index(self._path):
+                self._give_up(error)
+                return False
+            for suffix in ("", "-journal", "-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        except OSError as other:  # a folder that is read-only, or where another process was quicker
+            self._give_up(other)
             return False
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
         why = "was damaged or of another version"
         self.warnings.append(f"the index {show(self._path)} {why}, and is built anew")
         return True

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +40,11 @@ _FILES_PER_WORKER = 32
 _START_SECONDS = 60.0
 _POLL_SECONDS = 1.0  # Windows hears Ctrl-C only between two waits
 _MAX_LINE = 16 * 2**20
+_MAX_QUESTION = 32 * 2**10
+"""Bytes of a question; a pipe holds twice as many, so that asking never waits."""
+_LONGEST_TEXT = 1000
+_KEPT = re.compile(r"PATH|LANG|LC_.*|PYTHON.*|TMPDIR|TEMP|TMP|SYSTEMROOT|LD_LIBRARY_PATH|DYLD_.*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PACKAGES = str(Path(__file__).resolve().parents[2])
 # -P: a file in the working directory must not stand in for a package. What holds this package goes
 # to the end of the path, where nothing in it can either.
@@ -95,8 +101,7 @@ class _Pool:
         self._files, self._seconds, self._most = files, seconds, most
         self._options = json.dumps({**options, "seconds": seconds})
         size = min(max(len(files) // (8 * max(most, 1)), 1), _JOB_FILES)
-        starts = range(0, len(files), size)
-        self._jobs = collections.deque(range(len(files))[start : start + size] for start in starts)
+        self._jobs = collections.deque(_cut_jobs(files, size))
         self._done: dict[int, Record] = {}
         self._tries: collections.Counter[int] = collections.Counter()
         self._workers: list[_Worker] = []
@@ -139,7 +144,9 @@ class _Pool:
     def _start(self) -> None:
         command = [sys.executable, "-P", "-c", *_START, self._options]
         pipe = subprocess.PIPE
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # its threads take 70 ms to start
+        # Nothing secret goes along. The threads of OpenBLAS take 70 ms to start.
+        environment = {key: value for key, value in os.environ.items() if _KEPT.fullmatch(key)}
+        environment["OPENBLAS_NUM_THREADS"] = "1"
         try:
             process = subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
@@ -205,18 +212,51 @@ class _Pool:
                 self._done[index] = Record(code=code, reason=reason)
 
 
+def _cut_jobs(files: Sequence[str], most: int) -> Iterator[range]:
+    """Yield the numbers of neighbouring files, at most so many, that fit into one question."""
+    start, size = 0, 0
+    for index, file in enumerate(files):
+        length = len(json.dumps(file)) + len(", ")
+        if index - start == most or (size and size + length > _MAX_QUESTION):
+            yield range(start, index)
+            start, size = index, 0
+        size += length
+    if files:
+        yield range(start, len(files))
+
+
 def _to_record(value: Any) -> Record:
     """Return an answer as a record; `ValueError` if it is none."""
     is_record = (
         isinstance(value, dict)
         and all(type(each) is _TYPES.get(name) for name, each in value.items())
         and all(isinstance(each, str) for each in value.get("notes", []))
+        and all(_is_plain(each) for each in _list_texts(value))
+        and _is_whole(value)
         and all(0 <= value.get(name, 0) < 2**31 for name in ("width", "height"))
         and 0 <= value.get("dhash", 0) < 2**64
     )
     if not is_record:
         raise ValueError(f"an answer must be a record, got {ascii(value)[:100]}")
     return Record(**value | {"notes": tuple(value.get("notes", []))})
+
+
+def _list_texts(value: dict[str, Any]) -> list[str]:
+    """Return what a person may come to read."""
+    return [*value.get("notes", []), *(value.get(key, "") for key in ("code", "reason", "format"))]
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and len(text) < _LONGEST_TEXT
+
+
+def _is_whole(value: dict[str, Any]) -> bool:
+    """Tell whether a record has what an image that is used, or one that is left out, must have."""
+    sha256 = value.get("sha256", "")
+    if value.get("code"):
+        return not sha256 or _SHA256.fullmatch(sha256) is not None
+    has_size = value.get("width", 0) > 0 and value.get("height", 0) > 0
+    return has_size and _SHA256.fullmatch(sha256) is not None
 
 
 def _reap(process: subprocess.Popen[bytes]) -> int | None:

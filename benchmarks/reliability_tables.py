@@ -1,0 +1,102 @@
+"""Tables on what faults, foreign files and long trainings leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.markdown import markdown, origin
+
+Results = Sequence[dict[str, Any]]
+
+PREFIXES = ("faults", "corpus", "fuzz")
+"""What `faults_table` reads."""
+
+
+def faults_table(found: Results) -> str:
+    """Return how many faults were tried on what, and what they broke."""
+    result = next(each for each in found if "writers" in each)
+    summary = result["summary"]
+    writers = result["writers"].values()
+    points = sum(each["all_points"] for each in writers)
+    training = result["training"]["all_points"]
+    kills, damage = result["kills"], list(result["damage"].values())
+    flips = sum(sum(each["flips"].values()) for each in damage)
+    cuts = sum(sum(each["truncations"].values()) for each in damage)
+    rows = [
+        [
+            f"kill, half write, full disk, I/O error at each call of {len(writers)} writers",
+            *(str(points), str(sum(sum(each["broken"].values()) for each in writers))),
+        ],
+        [
+            "the same at some calls of a whole training on JAX",
+            *(str(training), str(sum(result["training"]["broken"].values()))),
+        ],
+        [
+            "trainings killed at a random moment and resumed: weights not bit-equal",
+            *(str(kills["killed"]), str(kills["killed"] - kills["equal"])),
+        ],
+        [
+            f"flipped bits in {len(damage)} kinds of file: not noticed, or a crash",
+            *(str(flips), str(sum(e["flips"]["silent"] + e["flips"]["bug"] for e in damage))),
+        ],
+        [
+            "lost ends of the same",
+            str(cuts),
+            str(sum(e["truncations"]["silent"] + e["truncations"]["bug"] for e in damage)),
+        ],
+        [
+            "for comparison: `Model.save`, `save_weights` and `BackupAndRestore` of plain Keras",
+            *(str(summary["plain_keras_points"]), str(summary["plain_keras_broken_points"])),
+        ],
+    ]
+    rows[-1:-1] = [row for each in found for row in _list_readings(each)]
+    return f"{markdown(('fault', 'tried', 'broken'), rows)}\n\n{origin(result)}"
+
+
+def memory_table(found: Results) -> str:
+    """Return how much a long training grows, on each backend."""
+    rows = []
+    for result in found:
+        low, high = result["kb_per_epoch_interval"]
+        rows.append(
+            (
+                result["backend"],
+                f"{result['epochs']:,}",
+                f"{result['rss_mb']['after_warm_up']:.0f} MB",
+                f"{result['rss_mb']['last']:.0f} MB",
+                f"{result['kb_per_epoch']:.1f} KB ({low:.1f} to {high:.1f})",
+            )
+        )
+    warm_up = found[0]["warm_up"]
+    head = ("backend", "epochs", f"memory after {warm_up}", "at the end", "growth an epoch")
+    return f"{markdown(head, rows)}\n\n{origin(found[0])}"
+
+
+def _list_readings(result: dict[str, Any]) -> list[list[str]]:
+    """Return rows on foreign files: how many were read, and how many crashed, hung or were bugs."""
+    if "archive" in result:
+        broken = result["crashes"] + result["hangs"] + len(result["other_exceptions"])
+        return [[f"test images of {result['archive']}", str(result["files"]), str(broken)]]
+    if "targets" not in result:
+        return []
+    targets = result["targets"]
+    tried = {
+        "mutated pictures": [targets["image"]],
+        "mutated manifests, run.json, bundle.json and ONNX files": [
+            each for name, each in targets.items() if name != "image"
+        ],
+    }
+    rows = [
+        [
+            label,
+            str(sum(each["mutants"] for each in several)),
+            str(sum(each["crashes"] + each["hangs"] + each["other"] for each in several)),
+        ]
+        for label, several in tried.items()
+    ]
+    if guided := result.get("atheris"):
+        executions = sum(guided["executions"].values())
+        label = "the same four readers, guided by the code that is reached"
+        rows.append([label, str(executions), str(guided["findings"])])
+    return rows
