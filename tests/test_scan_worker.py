@@ -38,7 +38,7 @@ class Broken(PngImagePlugin.PngImageFile):
         if size == (34, 1):
             bytearray(2**33)
         if size == (35, 1):
-            os.write(os.open(os.environ["PYTHON_BROKEN_FILE"], os.O_WRONLY | os.O_CREAT), b"taken over")
+            os.write(os.open(os.environ["PYTHON_BROKEN"], os.O_WRONLY | os.O_CREAT), b"taken over")
         return super().load()
 
 from PIL import Image
@@ -56,7 +56,7 @@ def broken_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "sitecustomize.py").write_text(_BROKEN_DECODER)
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("PYTHON_BROKEN_FILE", str(tmp_path / "written"))
+    monkeypatch.setenv("PYTHON_BROKEN", str(tmp_path / "written"))
     return tmp_path / "written"
 
 
