@@ -34,3 +34,15 @@ def origin(result: dict[str, Any], *more: str) -> str:
         f"{result['date']}, {machine['cores']} cores of {machine['processor']}, "
         f"Python {versions['python']}, {listed}."
     )
+
+
+def with_all_versions(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the first of several results with the versions of all.
+
+    >>> with_all_versions([{"versions": {"jax": "1"}}, {"versions": {"tensorflow": "2"}}])
+    {'versions': {'jax': '1', 'tensorflow': '2'}}
+    """
+    versions: dict[str, str] = {}
+    for result in found:
+        versions |= result["versions"]
+    return {**found[0], "versions": versions}

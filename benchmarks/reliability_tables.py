@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.markdown import markdown, origin
+from benchmarks.markdown import markdown, origin, with_all_versions
 
 Results = Sequence[dict[str, Any]]
 
@@ -70,7 +70,7 @@ def memory_table(found: Results) -> str:
         )
     warm_up = found[0]["warm_up"]
     head = ("backend", "epochs", f"memory after {warm_up}", "at the end", "growth an epoch")
-    return f"{markdown(head, rows)}\n\n{origin(found[0])}"
+    return f"{markdown(head, rows)}\n\n{origin(with_all_versions(found))}"
 
 
 def _list_readings(result: dict[str, Any]) -> list[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.markdown import markdown, origin
+from benchmarks.markdown import markdown, origin, with_all_versions
 
 PREFIXES = ("end-to-end-", "speed-")
 """How the files begin that have bars."""
@@ -40,9 +40,9 @@ def speed_table(found: Sequence[dict[str, Any]]) -> str:
     ]
     head = ("what", "against", "ours", "theirs", "compared (range)", "asked")
     dates = sorted({result["date"] for result in found if result.get("bars")})
-    first = next(result for result in found if result.get("bars"))
+    whole = with_all_versions([result for result in found if result.get("bars")])
     below = [_floor_line(result["floor"]) for result in found if "floor" in result]
-    below.append(origin(first | {"date": ", ".join(dates)}))
+    below.append(origin(whole | {"date": ", ".join(dates)}))
     return f"{markdown(head, rows)}\n\n{' '.join(below)}"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from benchmarks import export_tables, record, reliability_tables, scale_tables, speed_tables
-from benchmarks.markdown import markdown, origin
+from benchmarks.markdown import markdown, origin, with_all_versions
 from benchmarks.settings import SETTINGS
 from mnv2tl import store
 
@@ -114,7 +114,7 @@ def end_to_end_table(found: Sequence[dict[str, Any]]) -> str:
         for result in found
     ]
     head = ("data", "backend", "classic script", "mnv2tl train", "classic / mnv2tl", "runs of each")
-    return f"{markdown(head, rows)}\n\n{origin(found[0])}"
+    return f"{markdown(head, rows)}\n\n{origin(with_all_versions(found))}"
 
 
 def _ablation_cells(row: dict[str, Any] | None, *, is_default: bool) -> list[str]:
