@@ -9,7 +9,7 @@ from benchmarks.markdown import markdown, origin, with_all_versions
 
 Results = Sequence[dict[str, Any]]
 
-PREFIXES = ("faults", "corpus", "fuzz")
+PREFIXES = ("faults", "attacks", "corpus", "fuzz")
 """What `faults_table` reads."""
 
 
@@ -74,10 +74,17 @@ def memory_table(found: Results) -> str:
 
 
 def _list_readings(result: dict[str, Any]) -> list[list[str]]:
-    """Return rows on foreign files: how many were read, and how many crashed, hung or were bugs."""
+    """Return rows on foreign files: how many were tried, and how many crashed, hung or leaked."""
     if "archive" in result:
         broken = result["crashes"] + result["hangs"] + len(result["other_exceptions"])
         return [[f"test images of {result['archive']}", str(result["files"]), str(broken)]]
+    if "roads" in result:
+        ours = {n: row for n, row in result["roads"].items() if n.startswith("mnv2tl")}
+        theirs = [row for name, row in result["roads"].items() if name not in ours]
+        return [
+            _count_leaks("ONNX files that name a file elsewhere, opened here", [*ours.values()]),
+            _count_leaks("for comparison: the same, opened by onnxruntime alone", theirs),
+        ]
     if "targets" not in result:
         return []
     targets = result["targets"]
@@ -100,3 +107,8 @@ def _list_readings(result: dict[str, Any]) -> list[list[str]]:
         label = "the same four readers, guided by the code that is reached"
         rows.append([label, str(executions), str(guided["findings"])])
     return rows
+
+
+def _count_leaks(label: str, roads: Sequence[dict[str, Any]]) -> list[str]:
+    tried = sum(row["attacks"] for row in roads)
+    return [label, str(tried), str(sum(len(row["leaks"]) for row in roads))]
