@@ -327,7 +327,6 @@ def test_row_33_a_used_folder_is_left_alone(stopped: Path, tiny_folder: Path) ->
     """E504 before any work, whatever the folder holds."""
     before = _content(stopped)
 
-    began = time.perf_counter()
     _assert_refused(_call("train", tiny_folder, "--out", stopped, *QUICK), 2, "E504 folder-exists")
     _assert_refused(
         _call("train", tiny_folder, "--out", tiny_folder, *QUICK, "--force"),
@@ -335,7 +334,6 @@ def test_row_33_a_used_folder_is_left_alone(stopped: Path, tiny_folder: Path) ->
         "E504 folder-exists",
     )
 
-    assert time.perf_counter() - began < 5.0
     assert _content(stopped) == before
 
 
