@@ -325,7 +325,8 @@ def test_every_line_on_stderr_is_json(tiny_folder: Path, tmp_path: Path, backend
     out, bundle = tmp_path / "run", tmp_path / "bundle"
 
     trained = _call("train", tiny_folder, "--out", out, *QUICK, "--log-format", "json")
-    exported = _call("export", out, "--out", bundle, "--log-format=json", "--json")
+    options = ("--format", "onnx", "--log-format=json", "--json")
+    exported = _call("export", out, "--out", bundle, *options)
 
     assert (trained.exit_code, exported.exit_code) == (0, 0), trained.output + exported.output
     lines = [json.loads(line) for line in (trained.stderr + exported.stderr).splitlines()]
