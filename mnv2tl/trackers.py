@@ -120,7 +120,8 @@ class Trackers:
         # A kill may have come between the last epoch's commit and here.
         for row in info["history"]:
             if row["epoch"] > self._notes[name]["epoch"]:
-                self._write_missing(name, row, tracker)
+                tracker.write(row)
+                self._note(name, tracker.id, epoch=row["epoch"])
         tracker.write_end(list_figures(info), [self.config.out / name for name in _FILES])
 
     def _write_missing(self, name: str, row: Mapping[str, Any], tracker: Tracker) -> None:

@@ -27,6 +27,7 @@ _INFO: dict[str, Any] = {
     "temperature": 1.25,
     "ece": {"before": 0.2, "after": 0.1},
     "seconds": {"scan": 1.0, "total": 9.0},
+    "history": [],
 }
 
 
@@ -160,6 +161,20 @@ def test_mlflow_goes_on_with_the_run_of_a_stopped_training(tmp_path: Path) -> No
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [each.step for each in history] == [1, 2, 3]
     assert _notes(config)["mlflow"]["epoch"] == 3
+
+
+def test_mlflow_is_told_at_the_end_what_a_kill_kept_from_it(tmp_path: Path) -> None:
+    """The last epoch was committed, and the process killed before the tracker heard of it."""
+    pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    config = _config(tmp_path, "mlflow")
+    store.write_sealed_json(config.out / "run.json", _INFO | {"history": [_row(1), _row(2)]})
+
+    _train(config, 1)
+
+    client, (run,) = _mlflow_runs(config)
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [each.step for each in history] == [1, 2]
+    assert _notes(config)["mlflow"]["epoch"] == 2
 
 
 def test_mlflow_starts_anew_where_its_run_is_gone(tmp_path: Path) -> None:
