@@ -220,7 +220,9 @@ def _hanging_scan(
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Start a process whose only worker hangs in a decoder; give both."""
     files = _draw(folder / "data", [(32, 1)])
-    script = "import sys; from mnv2tl.data.worker_pool import read_files; "
+    script = "import signal, sys; from mnv2tl.data.worker_pool import read_files; "
+    # What starts in the background of a shell ignores Ctrl-C.
+    script += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     script += f"list(read_files(sys.argv[1:], {_OPTIONS}, seconds={seconds}))"
     command = [sys.executable, "-c", script, *files]
     root = Path(__file__).parents[1]
