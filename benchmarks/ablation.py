@@ -22,10 +22,10 @@ from typing import Any
 
 import click
 
-from benchmarks import record
-from benchmarks.folds import has_own_split, read_data
-from benchmarks.pooled import compare, pool, read_pieces
-from benchmarks.settings import SETTINGS, is_default, make_config
+from benchmarks.parts import record
+from benchmarks.parts.folds import has_own_split, read_data
+from benchmarks.parts.pooled import compare, pool, read_pieces
+from benchmarks.parts.settings import SETTINGS, is_default, make_config
 from mnv2tl import store
 from mnv2tl.backend import BACKENDS, use_backend
 from mnv2tl.progress import set_quiet
@@ -91,7 +91,7 @@ def main(
 ) -> None:
     """Run what is missing, then write the table of all that is there."""
     use_backend(backend)
-    from benchmarks.stages import run_piece  # noqa: PLC0415  Keras' backend is chosen first
+    from benchmarks.parts.stages import run_piece  # noqa: PLC0415  Keras' backend is chosen first
 
     set_quiet(True)
     more = {"epochs": epochs, "weights": weights, "backend": backend}

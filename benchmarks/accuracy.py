@@ -20,11 +20,11 @@ from typing import Any
 
 import click
 
-from benchmarks import record
-from benchmarks.folds import read_data
-from benchmarks.our_recipe import count_folds, piece_path
-from benchmarks.pooled import Pooled, compare, pool, read_pieces
-from benchmarks.settings import SETTINGS, make_config
+from benchmarks.parts import record
+from benchmarks.parts.folds import read_data
+from benchmarks.parts.our_recipe import count_folds, piece_path
+from benchmarks.parts.pooled import Pooled, compare, pool, read_pieces
+from benchmarks.parts.settings import SETTINGS, make_config
 from mnv2tl.metrics import wilson_interval
 
 ROWS = ("classic/tensorflow", "default/tensorflow", "default/jax", "classic/jax")
@@ -36,7 +36,7 @@ def run_ours(python: str, data: Path, setting: str, backend: str, options: dict[
     arguments = [str(data.resolve()), "--setting", setting, "--backend", backend]
     for name, value in options.items():
         arguments += [f"--{name}", str(value)]
-    _run(python, "benchmarks.our_recipe", arguments, backend)
+    _run(python, "benchmarks.parts.our_recipe", arguments, backend)
 
 
 def list_ours(data: Path, setting: str, backend: str, options: dict[str, Any]) -> list[Path]:
@@ -72,7 +72,7 @@ def run_classic(
         arguments += ["--workers", str(workers)]
         if folds > 1:
             arguments += ["--folds", str(folds), "--fold", str(fold)]
-        _run(python, "benchmarks.seed_recipe", arguments, backend)
+        _run(python, "benchmarks.parts.seed_recipe", arguments, backend)
 
 
 def list_classic(data: Path, backend: str, options: dict[str, Any]) -> list[Path]:

@@ -29,7 +29,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from benchmarks import record
+from benchmarks.parts import record
 from mnv2tl.errors import Mnv2tlError
 from mnv2tl_export.foreign import ForeignClassifier
 from mnv2tl_export.runtime import RUNTIME_ERRORS, open_session

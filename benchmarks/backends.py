@@ -26,8 +26,8 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks import record
-from benchmarks.timing import MNV2TL
+from benchmarks.parts import record
+from benchmarks.parts.timing import MNV2TL
 from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.weights import hash_arrays
 
@@ -118,7 +118,7 @@ def _inputs(python: str, run: Run, folder: Path) -> dict[str, str]:
 
 
 def _probe(python: str, backend: str, run: Run, out: Path, *more: str) -> None:
-    arguments = ["-m", "benchmarks.probe", str(run.folder), "--out", str(out), *more]
+    arguments = ["-m", "benchmarks.parts.probe", str(run.folder), "--out", str(out), *more]
     subprocess.run([python, *arguments], check=True, cwd=record.ROOT, env=_environment(backend))
 
 

@@ -18,8 +18,8 @@ from xml.sax.saxutils import escape
 
 import click
 
-from benchmarks import record
-from benchmarks.speed_tables import PREFIXES, list_bars, show_times, show_value
+from benchmarks.parts import record
+from benchmarks.parts.speed_tables import PREFIXES, list_bars, show_times, show_value
 from mnv2tl import store
 
 CHART = record.ROOT / "docs" / "speed.svg"

@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from benchmarks import record
+from benchmarks.parts import record
 from mnv2tl import store
 from mnv2tl.data import scan_worker
 from mnv2tl.data.images import MAX_PIXELS

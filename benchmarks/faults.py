@@ -28,9 +28,9 @@ from typing import Any
 
 import click
 
-from benchmarks import record
 from benchmarks.fault_points import shim
 from benchmarks.fault_points.__main__ import PARTS
+from benchmarks.parts import record
 from mnv2tl.errors import Mnv2tlError
 
 _NEED_SHIM = ("writers", "plain_keras", "training")

@@ -29,8 +29,8 @@ import click
 import numpy as np
 from PIL import Image
 
-from benchmarks import record
-from benchmarks.timing import (
+from benchmarks.parts import record
+from benchmarks.parts.timing import (
     MNV2TL,
     get_ready,
     largest_difference,
@@ -57,7 +57,7 @@ def start(python: str, way: str, weights: str, out: Path | None = None) -> dict[
         weights: Base weights.
         out: Where it leaves its probabilities; None ends it before the first step.
     """
-    words = [python, "-m", "benchmarks.first_step_worker", way, weights]
+    words = [python, "-m", "benchmarks.parts.first_step_worker", way, weights]
     began = time.monotonic()  # one clock for all processes
     _, output = run_process([*words, *([str(out)] if out else [])], KERAS_BACKEND="jax")
     answer = json.loads(output.splitlines()[-1])

@@ -34,8 +34,8 @@ from typing import Any
 
 import click
 
-from benchmarks import record
-from benchmarks.fuzz_targets import TARGETS, Target
+from benchmarks.parts import record
+from benchmarks.parts.fuzz_targets import TARGETS, Target
 from mnv2tl.parallel import count_workers
 
 HANG_SECONDS = 5.0

@@ -19,7 +19,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["mnv2tl", "mnv2tl_export"]):
-    from benchmarks.fuzz_targets import TARGETS
+    from benchmarks.parts.fuzz_targets import TARGETS
 
 
 def main() -> None:

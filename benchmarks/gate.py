@@ -27,7 +27,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from benchmarks import record
+from benchmarks.parts import record
 from mnv2tl.checkpoint import load_run
 from mnv2tl.metrics import softmax
 from mnv2tl_export.artifacts import Workshop

@@ -29,10 +29,10 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from benchmarks import record
-from benchmarks.floor import TRAINING, count_multiply_adds
-from benchmarks.network_worker import build_ours, build_stock, compile_model
-from benchmarks.timing import (
+from benchmarks.parts import record
+from benchmarks.parts.floor import TRAINING, count_multiply_adds
+from benchmarks.parts.network_worker import build_ours, build_stock, compile_model
+from benchmarks.parts.timing import (
     get_ready,
     largest_difference,
     make_bar,

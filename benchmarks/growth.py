@@ -19,11 +19,10 @@ from typing import Any
 
 import click
 
-from benchmarks import record
-from benchmarks.scan_pictures import name_file
-from benchmarks.scan_probe import decode_all
+from benchmarks.parts import record
+from benchmarks.parts.scan_probe import decode_all
+from benchmarks.parts.timing import get_ready, run_process
 from benchmarks.scan_speed import make_pictures
-from benchmarks.timing import get_ready, run_process
 
 ASKED = 1.1
 """The largest count takes at most so many times as much per picture, and in memory."""
@@ -76,11 +75,16 @@ def main(
     rows = []
     with tempfile.TemporaryDirectory() as made:
         folder = pictures or Path(made) / "pictures"
-        if not (folder / name_file(max(counts) - 1)).exists():
-            make_pictures(folder, max(counts))
+        make_pictures(folder, max(counts))
         decode_all(folder)  # into the system's cache
         for count in order:
-            command = [sys.executable, "-m", "benchmarks.growth_probe", str(folder), str(count)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.parts.growth_probe",
+                str(folder),
+                str(count),
+            ]
             command += ["--image-px", str(image_px), "--weights", weights]
             row = json.loads(run_process(command)[1].splitlines()[-1])
             rows.append(row)

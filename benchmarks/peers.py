@@ -1,15 +1,16 @@
 """How long until a plain Keras script and a plain PyTorch script are as accurate as mnv2tl?
 
 All train a head on the same frozen base weights, on the same split of the same pictures, on the
-same machine, in turn, from process start. mnv2tl counts whole: from start to exit, with its
-checkpoint and evaluation, from an empty feature cache. A peer counts until the end of the first
-epoch whose validation accuracy is at least T, the lesser of mnv2tl's accuracy and the peer's best.
+same machine, in turn, from process start; mnv2tl has an empty feature cache. Each counts until the
+end of the first epoch whose validation accuracy is at least T, the lesser of the two's best.
+Beside it stands mnv2tl's whole run, with its checkpoint and self-check, against the peer's time.
 
     python -m benchmarks.peers DATA --seeds 3 --keras-python K --torch-python T
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import shutil
 import statistics
@@ -19,14 +20,20 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import click
 import numpy as np
 
-from benchmarks import record
-from benchmarks.folds import has_own_split, read_data, write_fold
-from benchmarks.timing import MNV2TL, get_ready, largest_difference, make_environment, run_process
+from benchmarks.parts import record
+from benchmarks.parts.folds import has_own_split, read_data, write_fold
+from benchmarks.parts.timing import (
+    MNV2TL,
+    get_ready,
+    largest_difference,
+    make_environment,
+    run_process,
+)
 from mnv2tl.cache_folder import cache_folder
 from mnv2tl.weights import load
 
@@ -45,55 +52,78 @@ def seconds_to(epochs: Sequence[dict[str, float]], target: float) -> float:
     return next(e["seconds"] for e in epochs if e["val_accuracy"] >= target - 1e-6)
 
 
-def compare(ours: dict[str, float], epochs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the target, the peer's seconds to it, and how many times as long that is as ours.
+def compare(ours: dict[str, Any], epochs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the target, both sides' seconds to it, and how many times as long the peer takes.
 
     Args:
-        ours: `seconds` and `val_accuracy` of a whole run.
-        epochs: The same of the peer after each epoch.
+        ours: `seconds` of the whole run, and `epochs` as below.
+        epochs: `seconds` and `val_accuracy` of the peer after each epoch.
     """
     best = max(each["val_accuracy"] for each in epochs)
-    target = min(ours["val_accuracy"], best)
-    seconds = seconds_to(epochs, target)
+    target = min(best, max(each["val_accuracy"] for each in ours["epochs"]))
+    seconds, our_seconds = seconds_to(epochs, target), seconds_to(ours["epochs"], target)
     return {
         "target": target,
         "best_val_accuracy": best,
         "seconds": seconds,
-        "ratio": seconds / ours["seconds"],
+        "our_seconds": our_seconds,
+        "ratio": seconds / our_seconds,
+        "ratio_to_whole_run": seconds / ours["seconds"],
     }
 
 
-def run_peer(command: Sequence[str]) -> list[dict[str, float]]:
-    """Run a script that prints a line of JSON after each epoch; return these with seconds.
+def run_script(command: Sequence[str], **environment: str) -> tuple[list[dict[str, float]], float]:
+    """Run a program that prints a line of JSON after each epoch.
+
+    Args:
+        command: Program and arguments; it starts in the checkout.
+        environment: Variables to set.
+
+    Returns:
+        Seconds and validation accuracy at the end of each epoch, and the seconds to its exit.
 
     Raises:
         click.ClickException: Its exit status is not 0.
     """
-    start = time.time()
-    environment = make_environment(KERAS_BACKEND="tensorflow")
-    done = subprocess.run(
-        command, check=False, cwd=record.ROOT, env=environment, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise click.ClickException(f"exit {done.returncode}: {done.stderr[-2000:]}")
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return [
-        {"seconds": line["time"] - start, "val_accuracy": line["val_accuracy"]} for line in lines
-    ]
+    start = time.perf_counter()
+    epochs, last = [], collections.deque[str](maxlen=20)
+    with subprocess.Popen(
+        command,
+        cwd=record.ROOT,
+        env=make_environment(**environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # there mnv2tl tells of epochs
+        text=True,
+    ) as process:
+        for line in cast(IO[str], process.stdout):
+            last.append(line)
+            if (accuracy := _read_accuracy(line)) is not None:
+                seconds = time.perf_counter() - start
+                epochs.append({"seconds": seconds, "val_accuracy": accuracy})
+    if process.returncode:
+        raise click.ClickException(f"exit {process.returncode}: {''.join(last)}")
+    return epochs, time.perf_counter() - start
+
+
+def _read_accuracy(line: str) -> float | None:
+    """Return the validation accuracy of a line that tells of an epoch."""
+    value = json.loads(line) if line.startswith("{") else {}
+    accuracy: float | None = value.get("val_accuracy")
+    return accuracy
 
 
 def run_ours(
     python: str, folder: Path, backend: str, *, weights: str, seed: int, epochs: int
 ) -> dict[str, Any]:
-    """Run `mnv2tl train` with an empty feature cache; return its seconds and accuracy."""
+    """Run `mnv2tl train` with an empty feature cache; return its seconds and its epochs."""
     with tempfile.TemporaryDirectory() as made:
         cache = Path(made) / "cache"
         shutil.copytree(cache_folder("weights"), cache / "weights")
         command = [python, *MNV2TL, "train", str(folder), "--out", str(Path(made) / "run")]
         command += ["--seed", str(seed), "--epochs", str(epochs), "--backend", backend]
-        command += ["--weights", weights, "--json", "--quiet"]
-        seconds, output = run_process(command, KERAS_BACKEND=backend, MNV2TL_CACHE=str(cache))
-    return {"seconds": seconds, "val_accuracy": json.loads(output)["val_accuracy"]}
+        command += ["--weights", weights, "--log-format", "json"]
+        found, seconds = run_script(command, KERAS_BACKEND=backend, MNV2TL_CACHE=str(cache))
+    return {"seconds": seconds, "epochs": found}
 
 
 def check_features(peers: dict[str, list[str]], made: Path) -> dict[str, float]:
@@ -154,7 +184,10 @@ def main(
         stored: dict[str, Any] = dict(load(weights).arrays)
         np.savez(arrays, **stored)
         commands = {
-            name: [str(path), "-m", f"benchmarks.peer_{name}", str(folder), "--arrays", str(arrays)]
+            name: [
+                *(str(path), "-m", f"benchmarks.parts.peer_{name}"),
+                *(str(folder), "--arrays", str(arrays)),
+            ]
             for name, path in pythons.items()
         }
         differences = check_features(commands, made)
@@ -165,7 +198,8 @@ def main(
                 python, folder, backend, weights=weights, seed=seed, epochs=epochs
             )
             for name, command in commands.items():
-                each = run_peer([*command, "--seed", str(seed), "--epochs", str(epochs)])
+                words = ["--seed", str(seed), "--epochs", str(epochs)]
+                each, _ = run_script([*command, *words], KERAS_BACKEND="tensorflow")
                 row[name] = {"epochs": each, **compare(row["mnv2tl"], each)}
                 click.echo(f"seed {seed} {name}: {row[name]['ratio']:.1f}x", err=True)
             runs.append(row)

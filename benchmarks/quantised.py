@@ -13,10 +13,8 @@ Run it on a machine that does nothing else.
 
 from __future__ import annotations
 
-import itertools
-import statistics
+import functools
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +24,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import record
+from benchmarks.parts import record
+from benchmarks.parts.run_options import run_options
+from benchmarks.parts.timing import Call, time_in_turn
 from mnv2tl.checkpoint import load_run
 from mnv2tl.metrics import log_loss, top1_accuracy
 from mnv2tl.progress import track
@@ -89,28 +89,17 @@ def time_models(
 ) -> dict[str, dict[str, float]]:
     """Return the median latency in ms of each model, by batch size and threads."""
     rows: dict[str, dict[str, float]] = {name: {} for name in models}
-    for threads in THREADS:
-        sessions = {name: open_session(each, threads=threads) for name, each in models.items()}
-        for batch in BATCHES:
-            shown = {"image": np.resize(pixels, (batch, *pixels.shape[1:]))}
-            seconds: dict[str, list[float]] = {name: [] for name in models}
-            turns = itertools.product(range(rounds), sessions.items())
-            what = f"batch {batch}, {threads} threads"
-            for number, (name, session) in track(
-                turns, what, total=rounds * len(sessions), unit="turns"
-            ):
-                taken = [_time(session, shown) for _ in range(calls + 1)]
-                seconds[name] += taken[1:] if number else []  # the first round warms up
-            for name, values in seconds.items():
-                p50 = 1000 * statistics.median(values)
-                rows[name][f"p50_ms_batch_{batch}_threads_{threads}"] = p50
+    steps = [(threads, batch) for threads in THREADS for batch in BATCHES]
+    for threads, batch in track(steps, "latency", total=len(steps), unit="settings"):
+        shown = {"image": np.resize(pixels, (batch, *pixels.shape[1:]))}
+        asked: dict[str, Call] = {
+            name: functools.partial(open_session(content, threads=threads).run, None, shown)
+            for name, content in models.items()
+        }
+        for name, seconds in time_in_turn(asked, rounds=rounds, count=calls).items():
+            p50 = 1000 * float(np.median(seconds))
+            rows[name][f"p50_ms_batch_{batch}_threads_{threads}"] = p50
     return rows
-
-
-def _time(session: Any, shown: dict[str, Pixels]) -> float:
-    start = time.perf_counter()
-    session.run(None, shown)
-    return time.perf_counter() - start
 
 
 def _ask(content: bytes, pixels: Pixels) -> NDArray[np.float32]:
@@ -120,33 +109,7 @@ def _ask(content: bytes, pixels: Pixels) -> NDArray[np.float32]:
 
 
 @click.command(help=record.help_text(__doc__))
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the images, if it moved.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=record.RESULTS / "quantised.json",
-    show_default="benchmarks/results/quantised.json",
-    help="JSON file.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(2),
-    default=20,
-    show_default=True,
-    help="Turns of each model; the first is not counted.",
-)
-@click.option(
-    "--calls",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Counted calls in one turn.",
-)
+@run_options("quantised", rounds=20)
 def main(run: Path, data: Path | None, out: Path, rounds: int, calls: int) -> None:
     """Measure and write the figures."""
     source = open_source(load_run(run), data=data)

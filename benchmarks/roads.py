@@ -45,9 +45,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import record, road_points
-from benchmarks.road_latency import OURS, THREADS, Pixels, as_input, measure_latency, open_session
-from benchmarks.road_writer import ROADS
+from benchmarks.parts import record, road_points
+from benchmarks.parts.road_latency import (
+    OURS,
+    THREADS,
+    Pixels,
+    as_input,
+    measure_latency,
+    open_session,
+)
+from benchmarks.parts.road_writer import ROADS
+from benchmarks.parts.run_options import run_options
 from mnv2tl import store
 from mnv2tl.backend import list_versions
 from mnv2tl.checkpoint import load_run
@@ -77,7 +85,7 @@ def write_road(source: Source, road: str, path: Path) -> dict[str, Any]:
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     if road not in OURS:
         environment["KERAS_BACKEND"] = road.removeprefix("keras-")
-    words = ["-m", "benchmarks.road_writer", os.path.abspath(source.run.folder)]
+    words = ["-m", "benchmarks.parts.road_writer", os.path.abspath(source.run.folder)]
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *words, "--road", road, "--out", str(path)],
@@ -232,33 +240,7 @@ def _list_versions() -> dict[str, str]:
 
 
 @click.command(help=record.help_text(__doc__))
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the images, if it moved.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=record.RESULTS / "roads.json",
-    show_default="benchmarks/results/roads.json",
-    help="JSON file.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(2),
-    default=40,
-    show_default=True,
-    help="Counted turns of each file.",
-)
-@click.option(
-    "--calls",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Counted calls in one turn.",
-)
+@run_options("roads", rounds=40)
 def main(run: Path, data: Path | None, out: Path, rounds: int, calls: int) -> None:
     """Measure and write the figures."""
     source = open_source(load_run(run), data=data)

@@ -23,8 +23,8 @@ from typing import Any
 
 import click
 
-from benchmarks import record
-from benchmarks.timing import (
+from benchmarks.parts import record
+from benchmarks.parts.timing import (
     MNV2TL,
     get_ready,
     largest_difference,

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import export_tables, record, reliability_tables, scale_tables, speed_tables
-from benchmarks.markdown import markdown, origin, with_all_versions
-from benchmarks.settings import SETTINGS
+from benchmarks.parts import export_tables, record, reliability_tables, scale_tables, speed_tables
+from benchmarks.parts.markdown import markdown, origin, with_all_versions
+from benchmarks.parts.settings import SETTINGS
 from mnv2tl import store
 
 Results = dict[str, dict[str, Any]]
@@ -101,20 +102,29 @@ def backends_table(found: Sequence[dict[str, Any]]) -> str:
 
 
 def end_to_end_table(found: Sequence[dict[str, Any]]) -> str:
-    """Return seconds of whole processes."""
+    """Return seconds and accuracy of whole processes, and what their computing alone would take."""
     rows = [
         (
             result["data"],
             result["backend"],
-            f"{result['median_seconds']['classic']:.1f} s",
-            f"{result['median_seconds']['mnv2tl']:.1f} s",
+            *_seconds_and_accuracy(result, "classic"),
+            *_seconds_and_accuracy(result, "mnv2tl"),
             f"{result['ratio']:.1f}x",
+            f"{result['floor_seconds']:.1f} s",
             str(result["repeats"]),
         )
         for result in found
     ]
-    head = ("data", "backend", "classic script", "mnv2tl train", "classic / mnv2tl", "runs of each")
+    head = (
+        *("data", "backend", "classic script", "accuracy", "mnv2tl train", "accuracy"),
+        *("classic / mnv2tl", "floor", "runs of each"),
+    )
     return f"{markdown(head, rows)}\n\n{origin(with_all_versions(found))}"
+
+
+def _seconds_and_accuracy(result: dict[str, Any], name: str) -> tuple[str, str]:
+    accuracy = statistics.median(run["val_accuracy"] for run in result["runs"][name])
+    return f"{result['median_seconds'][name]:.1f} s", f"{100 * accuracy:.1f} %"
 
 
 def _ablation_cells(row: dict[str, Any] | None, *, is_default: bool) -> list[str]:

@@ -26,8 +26,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import record
-from benchmarks.timing import (
+from benchmarks.parts import record
+from benchmarks.parts.timing import (
     get_ready,
     largest_difference,
     make_bar,

@@ -1,10 +1,11 @@
 """The whole MobileNetV2 in Keras: forward, and training of all layers, ms per image.
 
-- ours: the network as mnv2tl builds it on JAX, with the convolutions of `mnv2tl.jax_layers`;
+- ours: the network as mnv2tl builds it on JAX, with the layers of `mnv2tl.jax_layers`, in a process
+  that is set up as that of a command is;
 - stock: `keras.applications.MobileNetV2` on JAX;
 - tensorflow: the same on TensorFlow.
 
-Each backend lives in a process of its own; all three are asked in turn, with equal weights and
+Each lives in a process of its own; all three are asked in turn, with equal weights and
 images. Training is `train_on_batch` with Adam and BatchNorm in training mode, forward is
 `predict_on_batch`. Probabilities, loss and the gradients of the first step must be equal, or no
 speed is reported. Beside wall time stands that of all cores together. The floor says what
@@ -27,16 +28,16 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import record
-from benchmarks.floor import describe_floor
-from benchmarks.timing import (
+from benchmarks.parts import record
+from benchmarks.parts.floor import describe_floor
+from benchmarks.parts.timing import (
     get_ready,
     largest_difference,
     make_bar,
     show_bar,
     spread,
 )
-from benchmarks.worker import Worker
+from benchmarks.parts.worker import Worker
 from mnv2tl.mobilenet import DENSE, list_layers
 from mnv2tl.weights import load
 
@@ -241,16 +242,17 @@ def main(
     rng = np.random.default_rng(0)
     kernel = rng.normal(0, 0.03, (layers[-1].channels, CLASSES)).astype(np.float32)
     dense = {f"{DENSE}/kernel": kernel, f"{DENSE}/bias": np.zeros(CLASSES, np.float32)}
-    module = "benchmarks.network_worker"
+    module = "benchmarks.parts.network_worker"
     with (
         tempfile.TemporaryDirectory() as made,
+        Worker(jax_python, module, KERAS_BACKEND="jax") as ours,
         Worker(jax_python, module, KERAS_BACKEND="jax") as jax,
         Worker(tensorflow_python, module, KERAS_BACKEND="tensorflow") as tensorflow,
     ):
         folder = Path(made)
         np.savez(folder / "weights.npz", allow_pickle=False, **(arrays | dense))
         sides = [
-            Side("ours", jax, "ours"),
+            Side("ours", ours, "ours"),
             Side("stock", jax, "stock"),
             Side("tensorflow", tensorflow, "stock"),
         ]

@@ -9,9 +9,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import IO
 
 from mnv2tl.errors import MachineError, install_extra
-from mnv2tl.memory import keep_freed_memory
+from mnv2tl.memory import keep_freed_memory, spare_collector
 
 BACKENDS = ("jax", "tensorflow")
 
@@ -52,6 +53,7 @@ def use_backend(name: str) -> None:
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
         raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
     os.environ["KERAS_BACKEND"] = name
+    spare_collector()
     if name == "jax":
         keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -68,7 +70,7 @@ def _without_start_up_notes() -> Iterator[None]:
 
     TF_CPP_MIN_LOG_LEVEL does not reach what TensorFlow 2.21 prints before its logging is set up.
     """
-    with tempfile.TemporaryFile() as kept:
+    with _open_memory() as kept:
         sys.stderr.flush()
         real = os.dup(2)
         os.dup2(kept.fileno(), 2)
@@ -81,6 +83,13 @@ def _without_start_up_notes() -> Iterator[None]:
                 if not line.startswith(_START_UP_NOTES):
                     os.write(2, line)
             os.close(real)
+
+
+def _open_memory() -> IO[bytes]:
+    """Return a file that needs no room on a disk, where the system has such."""
+    if hasattr(os, "memfd_create"):  # Linux
+        return os.fdopen(os.memfd_create("notes"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def has_gpu(name: str) -> bool:

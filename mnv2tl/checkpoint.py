@@ -171,13 +171,26 @@ def write_keras(model: keras.Model, path: Path) -> str:
     try:
         with tempfile.TemporaryDirectory(prefix=SAVE_PREFIX, dir=path.parent) as folder:
             part = Path(folder) / path.name
-            with _without_tensorflow():
+            with _without_tensorflow(), _temporary_files_in(folder):
                 model.save(part)
             content = part.read_bytes()
     except OSError as error:
         raise store.machine_error(error, path) from error
     store.write_bytes(path, content)
     return store.sha256_bytes(content)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """Let Keras pack in this folder: the system's temporary one may be full, and this one is not.
+
+    Keras makes a folder wherever `tempfile` says (saving/saving_lib.py, 3.15.1).
+    """
+    former, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = former
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from mnv2tl.data.manifest import Entry
 from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, show
 from mnv2tl.keras_model import Arrays, build_model, set_arrays
+from mnv2tl.memory import explain_shortage
 from mnv2tl.metrics import log_loss, per_class, softmax, top1_accuracy, wilson_interval
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.parallel import map_ordered
@@ -104,6 +105,7 @@ def evaluate_files(
     class_names: tuple[str, ...],
     temperature: float,
     skip_lost: bool = False,
+    fix: str = "close other programs, or export the run and evaluate its ONNX file",
 ) -> Evaluation:
     """Read images and return what the model answers.
 
@@ -114,9 +116,11 @@ def evaluate_files(
         class_names: Names of the classes.
         temperature: Logits are divided by it.
         skip_lost: Leave out images that cannot be read or have changed, with a warning each.
+        fix: What the user can do where there is too little memory.
 
     Raises:
         DataError: An image cannot be read or has changed (E309), or none is left.
+        MachineError: A few images did not fit into memory (E505).
     """
     logits, answered = [], []
     chunks = [entries[i : i + CHUNK_IMAGES] for i in range(0, len(entries), CHUNK_IMAGES)]
@@ -131,7 +135,8 @@ def evaluate_files(
             pairs = zip(chunk, loaded, strict=True)
             kept = [(entry, each) for entry, each in pairs if not isinstance(each, DataError)]
             if kept:
-                logits.append(predict(np.stack([pixels for _, pixels in kept])))
+                with explain_shortage(f"{CHUNK_IMAGES} images at once", fix=fix):
+                    logits.append(predict(np.stack([pixels for _, pixels in kept])))
                 answered += [entry for entry, _ in kept]
             advance(len(chunk))
     if not answered:
@@ -143,13 +148,16 @@ def evaluate_files(
     )
 
 
-def evaluate_run(run: Run, *, data: Path | None = None, split: str = "val") -> Evaluation:
+def evaluate_run(
+    run: Run, *, data: Path | None = None, split: str = "val", max_pixels: int | None = None
+) -> Evaluation:
     """Evaluate a run's best checkpoint on the images of its manifest.
 
     Args:
         run: A finished run.
         data: Folder of the images, if it moved since the training.
         split: train, val, test or all.
+        max_pixels: Largest image that is decoded; None for that of the training.
 
     Raises:
         DataError: The split has no image (E301), or an image is missing or has changed (E309).
@@ -173,7 +181,7 @@ def evaluate_run(run: Run, *, data: Path | None = None, split: str = "val") -> E
         image_px=config["image_px"],
         augment=PRESETS["none"],
         seed=0,
-        max_pixels=config["scan"]["max_pixels"],
+        max_pixels=max_pixels or config["scan"]["max_pixels"],
     )
     return evaluate_files(
         predict,

@@ -72,8 +72,9 @@ class FeatureSpace:
         """
         name = store.sha256_json([identity, list(shape), dtype.str])[:24]
         space = cls(folder=root / name, shape=shape, dtype=dtype)
-        missing = set(wanted)
-        for index in sorted(space.folder.glob("*.json")):
+        indexes = sorted(space.folder.glob("*.json"))
+        missing = set(wanted) if indexes else set()
+        for index in indexes:
             if missing:
                 missing -= space._open_pack(index, missing)
         return space

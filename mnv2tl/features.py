@@ -5,6 +5,7 @@ Both ways give the same numbers: what is computed anew goes through the same rou
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,13 +93,14 @@ def prepare(
 
     Raises:
         ResultError: A feature is not finite (E602).
+        MachineError: A few images did not fit into memory (E505).
     """
     space = FeatureSpace.open(
         cache_root,
         {"trunk": trunk.identity, "pixels": maker.identity()},
         shape=trunk.output_shape,
         dtype=_dtype(trunk),
-        wanted=[maker.key(entry, view) for entry, views in jobs for view in views],
+        wanted=(maker.key(entry, view) for entry, views in jobs for view in views),
     )
     todo = _missing(maker, space, jobs)
     count = sum(len(views) for _, views in todo)
@@ -120,6 +122,8 @@ def prepare(
             # Of equal files, one that can be read stands in for one that was lost.
             todo = _missing(maker, space, [job for job in jobs if job[0].path not in source.lost])
     except MachineError as error:
+        if error.code == "E505":  # to compute them each time takes no less memory
+            raise
         say(f"warning: {error.message}; features are computed in every epoch")
         source.space = None
     return source
@@ -127,13 +131,19 @@ def prepare(
 
 def _missing(maker: ViewMaker, space: FeatureSpace, jobs: Sequence[Job]) -> list[Job]:
     todo = []
-    seen: set[str] = set()
-    for entry, views in jobs:
-        keys = {view: maker.key(entry, view) for view in views}
-        new = tuple(v for v, key in keys.items() if key not in space.rows and key not in seen)
-        seen.update(keys.values())
+    # Not the keys themselves: a hundred thousand of these texts take more than all else here.
+    seen: set[int] = set()
+    for job in jobs:
+        entry, views = job
+        new = []
+        for view in views:
+            key = maker.key(entry, view)
+            mark = int.from_bytes(hashlib.sha256(key.encode()).digest()[:15])
+            if mark not in seen and key not in space.rows:
+                new.append(view)
+            seen.add(mark)
         if new:
-            todo.append((entry, new))
+            todo.append(job if len(new) == len(views) else (entry, tuple(new)))
     return todo
 
 

@@ -20,6 +20,7 @@ from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import ResultError
 from mnv2tl.evaluate import Evaluation, ask, build_whole, evaluate_files
 from mnv2tl.keras_model import build_model, freeze, set_arrays
+from mnv2tl.memory import explain_shortage
 from mnv2tl.metrics import expected_calibration_error, fit_temperature, softmax
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.plots import write_curves
@@ -31,6 +32,8 @@ SELF_CHECK_IMAGES = 2000
 
 # Cached features are float16; on photographs that moves probabilities by 1e-4 or less.
 SELF_CHECK_TOLERANCE = 1e-3
+
+_RESUME = "close other programs, and go on with --resume: all epochs are saved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,7 @@ def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: O
 
     Raises:
         ResultError: best.keras, read back, answers otherwise than the training did (E603).
+        MachineError: The self-check did not fit into memory (E505); the last commit is kept.
     """
     val = manifest.of_split("val")
     labels = np.array([entry.label for entry in val])
@@ -67,7 +71,10 @@ def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: O
     expected = softmax(outcome.logits, temperature=temperature)
     model = _assemble(config, outcome, classes=len(manifest.class_names))
     digest = checkpoint.write_keras(model, config.out / "best.keras")
-    with show_step("opening the whole network"):
+    with (
+        show_step("opening the whole network"),
+        explain_shortage("the network of the self-check", fix=_RESUME),
+    ):
         whole = outcome.whole.result()
     checked = _evaluate_file(config, manifest, maker, whole, temperature)
     rows = {entry.path: row for row, entry in enumerate(val)}
@@ -181,6 +188,7 @@ def _evaluate_file(
         class_names=manifest.class_names,
         temperature=temperature,
         skip_lost=True,
+        fix=_RESUME,
     )
 
 

@@ -185,8 +185,11 @@ def _make_fast_layer(layer: Layer) -> keras.layers.Layer:
 
     if layer.kind == "depthwise":
         return _make_depthwise(layer, jax_layers.ShiftedDepthwise)
-    if layer.kind == "conv" and layer.kernel_px == 1:
-        return _make_conv(layer, jax_layers.PointwiseConv)
+    if layer.kind == "conv":
+        kind = jax_layers.PointwiseConv if layer.kernel_px == 1 else jax_layers.GatheredConv
+        return _make_conv(layer, kind)
+    if layer.kind == "batch_norm":
+        return _make_batch_norm(layer, jax_layers.SummedBatchNorm)
     return _make_layer(layer)
 
 
@@ -213,6 +216,10 @@ def _make_depthwise(layer: Layer, kind: Callable[..., keras.layers.Layer]) -> ke
     )
 
 
+def _make_batch_norm(layer: Layer, kind: Callable[..., keras.layers.Layer]) -> keras.layers.Layer:
+    return kind(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=layer.name)
+
+
 def _make_layer(layer: Layer) -> keras.layers.Layer:
     name = layer.name
     match layer.kind:
@@ -221,9 +228,7 @@ def _make_layer(layer: Layer) -> keras.layers.Layer:
         case "depthwise":
             return _make_depthwise(layer, keras.layers.DepthwiseConv2D)
         case "batch_norm":
-            return keras.layers.BatchNormalization(
-                epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name
-            )
+            return _make_batch_norm(layer, keras.layers.BatchNormalization)
         case "relu6":
             return keras.layers.ReLU(6.0, name=name)
         case "pad":

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mnv2tl.errors import MachineError
 
 # From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _MOST_BYTES = 2**31 - 1
+_COLLECTED_OBJECTS = 10_000
+"""New objects after which Python looks for cycles among them; its own default is 700 or 2,000."""
 
 
 def keep_freed_memory() -> None:
@@ -32,24 +36,53 @@ def keep_freed_memory() -> None:
     mallopt(_ARENA_MAX, 1)  # threads' own arenas map what is larger than their 64 MB
 
 
+def spare_collector() -> None:
+    """Let Python look for reference cycles less often in this process, and not at its end.
+
+    Keras and a backend make some hundred thousand objects that stay. By default Python goes through
+    them hundreds of times while they are imported and a network is built, and once more before the
+    process ends: one to two seconds of a training.
+    """
+    first, *others = gc.get_threshold()
+    if first:  # 0: somebody has turned the collector off
+        gc.set_threshold(max(first, _COLLECTED_OBJECTS), *others)
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
+
+
 @contextlib.contextmanager
-def forget_generators() -> Iterator[None]:
-    """Let go of what TensorFlow keeps of the datasets that the block makes and uses up.
+def forget_generators() -> Iterator[Callable[[], None]]:
+    """Give a function that lets go of what TensorFlow keeps of datasets that are used up.
 
     Its graph holds three functions of each dataset made from a generator for as long as the process
     lives, and through them the generator (python/ops/script_ops.py, 2.21): in a training, the
-    batches of every epoch. On another backend nothing happens.
+    batches of every epoch. What they traced is left in cycles, and Python looks for those only
+    once they are a quarter of all objects, some hundred epochs later. On another backend the
+    function does nothing.
     """
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None:
-        yield
+        yield lambda: None
         return
     graph, name = tensorflow.compat.v1.get_default_graph(), "_py_funcs_used_in_graph"
     before = len(getattr(graph, name, ()))
+    is_frozen = False
+
+    def forget() -> None:
+        nonlocal is_frozen
+        del getattr(graph, name, [])[before:]
+        gc.collect()
+        if not is_frozen and not gc.get_freeze_count():
+            # The libraries' objects are put aside: to look through them takes 0.2 s each time.
+            gc.freeze()
+            is_frozen = True
+
     try:
-        yield
+        yield forget
     finally:
         del getattr(graph, name, [])[before:]
+        if is_frozen:
+            gc.unfreeze()
 
 
 # What the libraries say when there is no room; the last one is oneDNN's number for it.
@@ -80,11 +113,21 @@ def explain_shortage(what: str, *, fix: str) -> Iterator[None]:
         raise MachineError("E505", f"{what} did not fit into memory", fix=fix) from error
 
 
-def explain_batch(batch_size: int) -> contextlib.AbstractContextManager[None]:
-    """Name the half of a batch size that did not fit; see `explain_shortage`."""
-    fix = f"try --batch-size {batch_size // 2}"
-    if batch_size < 2:
-        fix = "try a smaller --image-px or --alpha, or fewer --trainable-layers"
+SMALLER = "try a smaller --image-px or --alpha, or fewer --trainable-layers"
+"""What helps where a training has no number to lower."""
+
+
+def explain_batch(
+    batch_size: int, *, option: str = "--batch-size", last: str = SMALLER
+) -> contextlib.AbstractContextManager[None]:
+    """Name the half of a batch size that did not fit; see `explain_shortage`.
+
+    Args:
+        batch_size: Images that were computed at once.
+        option: What sets it.
+        last: What helps where one image is too much.
+    """
+    fix = last if batch_size < 2 else f"try {option} {batch_size // 2}"
     return explain_shortage(f"batch {batch_size}", fix=fix)
 
 

@@ -24,7 +24,7 @@ from mnv2tl.data.views import PLAIN
 from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.features import FeatureSource
 from mnv2tl.keras_model import Arrays, build_model, freeze, get_arrays, set_arrays
-from mnv2tl.memory import explain_batch, forget_generators
+from mnv2tl.memory import SMALLER, explain_batch, explain_shortage, forget_generators
 from mnv2tl.metrics import log_loss, softmax, top1_accuracy
 from mnv2tl.mobilenet import DENSE, Layer, cut_at
 from mnv2tl.progress import Advance
@@ -152,27 +152,29 @@ def fit_phase(
     weights = weigh_classes(split.train, config, classes=head.output_shape[1])
     val_labels = np.array([entry.label for entry in split.val])
     commit = start
-    while not is_over(commit, phase, config):
-        history = commit.history if commit else ()
-        batches = EpochBatches(source, split.train, config, len(history), weights)
-        began = time.perf_counter()
-        callbacks = [_Watch(advance, len(split.train), config.batch_size)]
-        with forget_generators(), explain_batch(config.batch_size):
-            fitted = head.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
-        logs = fitted.history
-        with np.errstate(invalid="ignore"):  # told by `_commit`, in one line
-            probabilities = softmax(predict_logits(head, source, split.val))
-        row = {
-            "epoch": len(history) + 1,
-            "phase": phase.index,
-            "loss": float(logs["loss"][0]),
-            "accuracy": float(logs["accuracy"][0]),
-            "val_loss": log_loss(probabilities, val_labels),
-            "val_accuracy": top1_accuracy(probabilities, val_labels),
-            "seconds": round(time.perf_counter() - began, 3),
-        }
-        commit = _commit(head, row, phase, config, state=state, before=commit)
-        report(row, commit.best.epoch == row["epoch"])
+    with forget_generators() as forget:
+        while not is_over(commit, phase, config):
+            history = commit.history if commit else ()
+            batches = EpochBatches(source, split.train, config, len(history), weights)
+            began = time.perf_counter()
+            callbacks = [_Watch(advance, len(split.train), config.batch_size)]
+            with explain_batch(config.batch_size):
+                fitted = head.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+            logs = fitted.history
+            with np.errstate(invalid="ignore"):  # told by `_commit`, in one line
+                probabilities = softmax(predict_logits(head, source, split.val))
+            row = {
+                "epoch": len(history) + 1,
+                "phase": phase.index,
+                "loss": float(logs["loss"][0]),
+                "accuracy": float(logs["accuracy"][0]),
+                "val_loss": log_loss(probabilities, val_labels),
+                "val_accuracy": top1_accuracy(probabilities, val_labels),
+                "seconds": round(time.perf_counter() - began, 3),
+            }
+            commit = _commit(head, row, phase, config, state=state, before=commit)
+            report(row, commit.best.epoch == row["epoch"])
+            forget()
     if commit is None:
         raise ValueError("a phase needs at least one epoch")
     return commit
@@ -192,15 +194,20 @@ def is_over(commit: Commit | None, phase: Phase, config: TrainConfig) -> bool:
 def predict_logits(
     head: keras.Model, source: FeatureSource, entries: Sequence[Entry]
 ) -> NDArray[np.float32]:
-    """Return the logits of plain images, shape (n, classes), in constant memory."""
+    """Return the logits of plain images, shape (n, classes), in constant memory.
+
+    Raises:
+        MachineError: So many images did not fit into memory (E505).
+    """
     logits = []
-    for start in range(0, len(entries), _PREDICT_IMAGES):
-        features = source.read(entries[start : start + _PREDICT_IMAGES], PLAIN)
-        count = len(features)
-        # Padded, so that only one shape is compiled.
-        padding = [(0, _PREDICT_IMAGES - count)] + [(0, 0)] * (features.ndim - 1)
-        batch = np.pad(features, padding)
-        logits.append(np.asarray(head.predict_on_batch(batch))[:count])
+    with explain_shortage(f"{_PREDICT_IMAGES} validation images at once", fix=SMALLER):
+        for start in range(0, len(entries), _PREDICT_IMAGES):
+            features = source.read(entries[start : start + _PREDICT_IMAGES], PLAIN)
+            count = len(features)
+            # Padded, so that only one shape is compiled.
+            padding = [(0, _PREDICT_IMAGES - count)] + [(0, 0)] * (features.ndim - 1)
+            batch = np.pad(features, padding)
+            logits.append(np.asarray(head.predict_on_batch(batch))[:count])
     return np.concatenate(logits)
 
 

@@ -7,11 +7,14 @@ optimizer, history and the best epoch so far always move together. The last two 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import io
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +80,7 @@ class StateStore:
     def commit(self, commit: Commit) -> None:
         """Make a commit the newest one, then remove what no kept commit names."""
         self.commits = [*self.commits, commit][-_KEPT_COMMITS:]
-        value = {"schema": SCHEMA, "commits": [asdict(each) for each in self.commits]}
-        store.write_sealed_json(self.folder / "state.json", value)
+        _write_sealed(self.folder / "state.json", self.commits)
         self.prune()
 
     def prune(self) -> None:
@@ -133,6 +135,41 @@ class StateStore:
     def _is_whole(self, name: str) -> bool:
         path = self.folder / Path(name).name
         return path.is_file() and store.sha256_file(path) == path.stem.rpartition("-")[2]
+
+
+def _write_sealed(path: Path, commits: Sequence[Commit]) -> None:
+    """Write `state.json` as `store.read_sealed_json` expects it, in constant memory.
+
+    As one text it would take more memory with every epoch.
+    """
+    digest, end = hashlib.sha256(), f'"schema": {SCHEMA}}}'.encode("ascii")
+
+    def fill(file: IO[bytes]) -> None:
+        for piece in _encode(commits):
+            digest.update(piece)
+            file.write(piece)
+        digest.update(end)
+        file.write(f'"{store.CONTENT_HASH}": "{digest.hexdigest()}", '.encode("ascii") + end)
+
+    store.write_file(path, fill)
+
+
+def _encode(commits: Sequence[Commit]) -> Iterator[bytes]:
+    """Yield the JSON of commits with sorted keys, as `store.sha256_json` has it, row by row."""
+    to_bytes = functools.partial(_to_bytes, json.JSONEncoder(sort_keys=True, allow_nan=False))
+    before = b'{"commits": ['
+    for commit in commits:
+        head = to_bytes({"best": asdict(commit.best), "file": commit.file})
+        yield before + head.removesuffix(b"}") + b', "history": ['
+        for number, row in enumerate(commit.history):
+            yield (b", " if number else b"") + to_bytes(row)
+        yield b'], "phase": ' + to_bytes(commit.phase) + b"}"
+        before = b", "
+    yield b"], "
+
+
+def _to_bytes(encoder: json.JSONEncoder, value: Any) -> bytes:
+    return encoder.encode(value).encode("ascii")
 
 
 def _commit_from(value: dict[str, Any]) -> Commit:

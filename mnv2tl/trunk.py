@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mnv2tl.config import RUNTIMES
 from mnv2tl.errors import MachineError
+from mnv2tl.memory import explain_shortage
 from mnv2tl.mobilenet import Layer
 from mnv2tl.onnx_graph import Arrays, write_trunk
 from mnv2tl.store import sha256_bytes
@@ -23,6 +24,8 @@ from mnv2tl.store import sha256_bytes
 CHUNK_IMAGES = 16
 """Every call of a runtime gets this many images, the last one padded: one compiled shape, and an
 image's features do not depend on how many others are asked for."""
+
+_LESS = "close other programs, or try a smaller --image-px or --alpha"
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -48,6 +51,9 @@ class Trunk:
 
         Returns:
             Shape (n, *output_shape).
+
+        Raises:
+            MachineError: A few images did not fit into memory (E505).
         """
         features = np.empty((len(pixels), *self.output_shape), np.float32)
         for start in range(0, len(pixels), CHUNK_IMAGES):
@@ -56,7 +62,8 @@ class Trunk:
             if missing:
                 chunk = np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), np.uint8)])
             stop = min(start + CHUNK_IMAGES, len(pixels))
-            features[start:stop] = self.run_chunk(chunk)[: stop - start]
+            with explain_shortage(f"{CHUNK_IMAGES} images in the frozen layers", fix=_LESS):
+                features[start:stop] = self.run_chunk(chunk)[: stop - start]
         return features
 
 

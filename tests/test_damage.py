@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("keras")
 pytest.importorskip("onnx")
 
-from benchmarks.damage import Artifact, damage, judge, make_artifacts
+from benchmarks.parts.damage import Artifact, damage, judge, make_artifacts
 from mnv2tl.errors import ArtifactError, MachineError
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ NAMES = (
     *("file", "file, first", "cache file", "cache file, first", "manifest", "manifest, first"),
     *("history", "history, first", "run.json", "run.json, first", "feature cache", "stat index"),
     *("training state", "bundle", "bundle --force", "run folder", "run folder --force"),
+    *("report", "weights", "weights, first"),
 )
 _SILENT = {"stat index"}
 """A cache that is done without, with a warning."""
@@ -39,11 +40,37 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs mounts of
 
 
 @pytest.fixture(scope="module")
-def writers() -> Iterator[dict[str, Writer]]:
-    """All writers, by name; what they read lies where any user may look."""
+def outside() -> Iterator[Path]:
+    """A folder for what the writers read, where any user may look."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
-        yield {writer.name: writer for writer in list_writers(Path(name))}
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def writers(outside: Path) -> dict[str, Writer]:
+    """All writers of the crash sweep, by name."""
+    return {writer.name: writer for writer in list_writers(outside)}
+
+
+@pytest.fixture
+def writer(
+    request: pytest.FixtureRequest, outside: Path, writers: dict[str, Writer]
+) -> Iterator[Writer]:
+    """One of all writers, by its name."""
+    name = request.param
+    if name in writers:
+        yield writers[name]
+        return
+    pytest.importorskip("h5py")
+    pytest.importorskip("jinja2")
+    from tests import disk_writers
+
+    if name == "report":
+        yield disk_writers.report_writer(request.getfixturevalue("trained_run"), outside)
+        return
+    with disk_writers.serve(outside) as url:
+        yield disk_writers.weight_writer(outside, url, is_first=name.endswith("first"))
 
 
 @pytest.fixture
@@ -115,25 +142,33 @@ def _clear(ballast: Path) -> None:
         ballast.unlink()
 
 
-@pytest.mark.parametrize("name", NAMES)
+_FILLS = (
+    *((_fill_space, left) for left in (0, 4096, 32_768, 131_072)),
+    *((_fill_inodes, left) for left in (0, 1, 3)),
+)
+
+
 @pytest.mark.parametrize(
-    ("fill", "left"),
+    ("writer", "fill", "left"),
     [
-        *((_fill_space, left) for left in (0, 4096, 32_768, 131_072)),
-        *((_fill_inodes, left) for left in (0, 1, 3)),
+        (name, fill, left)
+        for fill, left in _FILLS
+        for name in NAMES
+        # It takes seconds, and is one file.
+        if name != "report" or left in (0, 4096)
     ],
+    indirect=["writer"],
 )
 def test_rows_28_and_29_a_full_disk_costs_nothing_that_was_there(
-    writers: dict[str, Writer],
+    writer: Writer,
     place: Path,
     mount: Mount,
-    name: str,
     fill: Callable[[Path, int], None],
     left: int,
 ) -> None:
     """The error names the disk's state and the file; with room the work is done as ever."""
     mount("-t", "tmpfs", "-o", "size=4m,nr_inodes=200", "tmpfs", str(place))
-    writer, folder = writers[name], place / "work"
+    folder = place / "work"
     folder.mkdir()
     writer.prepare(folder)
     fill(place, left)
@@ -147,16 +182,13 @@ def test_rows_28_and_29_a_full_disk_costs_nothing_that_was_there(
         assert f'are free in "{place}' in outcome.text
         assert "Fix: free space" in outcome.text
     else:
-        assert name in _SILENT or left > 0
+        assert writer.name in _SILENT or left > 0
     writer.check(folder, outcome)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_row_33_a_read_only_disk_stays_as_it_is(
-    writers: dict[str, Writer], place: Path, mount: Mount, name: str
-) -> None:
+@pytest.mark.parametrize("writer", NAMES, indirect=True)
+def test_row_33_a_read_only_disk_stays_as_it_is(writer: Writer, place: Path, mount: Mount) -> None:
     """As a network share may turn in the middle of a run."""
-    writer = writers[name]
     writer.prepare(place)
     before = _content(place)
     mount("--bind", str(place), str(place))
@@ -164,19 +196,16 @@ def test_row_33_a_read_only_disk_stays_as_it_is(
 
     outcome = _try(writer, place)
 
-    assert (outcome.code, outcome.exit_code) == (("", 0) if name in _SILENT else ("E503", 5))
-    assert name in _SILENT or "not writable: Read-only file system" in outcome.text
+    assert (outcome.code, outcome.exit_code) == (("", 0) if writer.name in _SILENT else ("E503", 5))
+    assert writer.name in _SILENT or "not writable: Read-only file system" in outcome.text
     assert _content(place) == before
     subprocess.run(["umount", place], check=True)
     writer.check(place, outcome)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_row_33_a_folder_of_another_user_stays_as_it_is(
-    writers: dict[str, Writer], place: Path, name: str
-) -> None:
+@pytest.mark.parametrize("writer", NAMES, indirect=True)
+def test_row_33_a_folder_of_another_user_stays_as_it_is(writer: Writer, place: Path) -> None:
     """Root may write everywhere, so this process is nobody for a while."""
-    writer = writers[name]
     writer.prepare(place)
     before = _content(place)
     if os.geteuid() == 0:
@@ -195,8 +224,8 @@ def test_row_33_a_folder_of_another_user_stays_as_it_is(
             for folder in folders:
                 folder.chmod(0o755)
 
-    assert (outcome.code, outcome.exit_code) == (("", 0) if name in _SILENT else ("E503", 5))
-    assert name in _SILENT or "not writable: Permission denied" in outcome.text
+    assert (outcome.code, outcome.exit_code) == (("", 0) if writer.name in _SILENT else ("E503", 5))
+    assert writer.name in _SILENT or "not writable: Permission denied" in outcome.text
     assert _content(place) == before
     writer.check(place, outcome)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("keras")
 
+from mnv2tl import store
 from mnv2tl.checkpoint import Run
 from mnv2tl.cli import main
 from mnv2tl_export.benchmark import Plan, summarise
@@ -64,6 +66,25 @@ def test_benchmark_needs_no_pictures(bundle: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "onnx via native" in result.stdout
     assert "accuracy" in result.stdout
+
+
+def test_benchmark_decodes_what_the_training_did(
+    trained_run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    """With a run its own limit of pixels holds, unless another one is given."""
+    run = Path(shutil.copytree(trained_run.folder, tmp_path / "run"))
+    info = json.loads((run / "run.json").read_bytes())
+    info["config"]["scan"]["max_pixels"] = 4095
+    store.write_sealed_json(run / "run.json", info)
+    words = ("benchmark", bundle, trained_run.manifest.root)
+    quick = ("--threads", 1, "--batch", 1, "--rounds", 2)
+
+    refused = [_call(*words, "--run", run), _call(*words, "--max-pixels", 4095)]
+    taken = _call(*words, *quick, "--max-pixels", 4096)
+
+    assert [each.exit_code for each in refused] == [3] * 2
+    assert all("4,096 pixels > limit 4,095" in each.stderr for each in refused)
+    assert taken.exit_code == 0, taken.output
 
 
 def test_benchmark_refuses_what_is_no_bundle_or_has_changed(bundle: Path, tmp_path: Path) -> None:

@@ -623,6 +623,25 @@ def test_an_answer_that_is_not_finite_is_an_error(model: Path, tiny_folder: Path
     assert caught.value.code == "E602"
 
 
+def test_row_42_pictures_that_do_not_fit_name_a_smaller_batch(model: Path) -> None:
+    """The model is not at fault, though onnxruntime raises what it raises for a bad one."""
+
+    class Session:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 9")
+
+    classifier = Classifier(model)
+    classifier._session = Session()
+
+    with pytest.raises(MachineError) as caught:
+        classifier.predict_pixels(np.zeros((16, 96, 96, 3), np.uint8))
+
+    assert caught.value.line() == (
+        "error[E505 out-of-memory] 16 pictures at once did not fit into memory. Fix: close other "
+        "programs, or compute fewer at once (predict --batch 8)"
+    )
+
+
 def test_row_48_a_model_that_fails_when_it_runs_is_refused(model: Path, tiny_folder: Path) -> None:
     """What onnxruntime says stays out of stdout."""
 

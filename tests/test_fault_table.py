@@ -590,6 +590,84 @@ def test_row_45_a_bare_environment_is_enough(
     assert "Traceback" not in result.stderr
 
 
+_NO_ROOM = """
+import errno, os, sys
+
+def refuse(event, args, places=tuple(os.environ["PYTHON_PLACES"].split(os.pathsep))):
+    creates = event in ("os.mkdir", "tempfile.mkstemp", "tempfile.mkdtemp")
+    if event == "open" and isinstance(args[0], (str, bytes)):
+        creates = args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if creates and not os.path.abspath(os.fsdecode(args[0])).startswith(places):
+        raise OSError(errno.ENOSPC, f"{event}: {os.strerror(errno.ENOSPC)}", args[0])
+
+sys.addaudithook(refuse)
+"""
+
+
+def test_row_45_no_temporary_folder_is_needed(
+    clouds: Path, tmp_path: Path, bare: dict[str, str]
+) -> None:
+    """No file or folder can be made but the manifest, wherever Python looks for a place."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(_NO_ROOM)
+    out = tmp_path / "out" / "manifest.json"
+    environment = bare | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), bare["PYTHONPATH"]]),
+        "PYTHON_PLACES": os.pathsep.join([str(out.parent), os.devnull]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    del environment["TMPDIR"]
+
+    def run(code: str, *words: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, words)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    words = ("audit", clouds, "--no-index", "--json", "--out", out)
+    result = run("from mnv2tl.cli import main; main()", *words)
+
+    assert "No usable temporary directory" in run("import tempfile; tempfile.mkdtemp()").stderr
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["images"] == 8
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_row_45_a_training_needs_no_temporary_folder(
+    clouds: Path, tmp_path: Path, backend: str
+) -> None:
+    """No file can be made but in the run folder and the cache."""
+    if backend != "jax":
+        pytest.skip("TensorFlow needs one to be imported (absl/testing/absltest.py)")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(_NO_ROOM)
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    words = ["train", clouds, "--out", run, *QUICK, "--epochs", "1"]
+    environment = {key: value for key, value in os.environ.items() if "COMPILATION" not in key}
+
+    result = subprocess.run(
+        [sys.executable, "-c", "from mnv2tl.cli import main; main()", *map(str, words)],
+        cwd=tmp_path,
+        env=environment
+        | {
+            "PYTHONPATH": os.pathsep.join(map(str, (tmp_path / "site", ROOT, ROOT / "export"))),
+            "PYTHON_PLACES": os.pathsep.join(map(str, (run, cache, os.devnull))),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "MNV2TL_CACHE": str(cache),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert (run / "best.keras").is_file()
+
+
 def test_row_45_a_closed_pipe_is_a_quiet_end(clouds: Path, bare: dict[str, str]) -> None:
     """Whoever read the output had enough: exit 0, and nothing on stderr."""
     code = "import sys; from mnv2tl.cli import main; sys.stdin.read(); main()"

@@ -18,7 +18,7 @@ from mnv2tl import features as features_module
 from mnv2tl.data.augment import PRESETS
 from mnv2tl.data.manifest import Entry
 from mnv2tl.data.views import PLAIN, ViewMaker
-from mnv2tl.errors import DataError, ResultError
+from mnv2tl.errors import DataError, MachineError, ResultError
 from mnv2tl.feature_cache import list_packs
 from mnv2tl.features import FeatureSource, Job, prepare
 from mnv2tl.mobilenet import Layer, layer_array_shapes, list_layers
@@ -404,3 +404,15 @@ def test_a_read_only_cache_folder_only_disables_the_cache(
     assert "not writable: Permission denied; features are computed in every epoch" in (
         capsys.readouterr().err
     )
+
+
+def test_row_42_too_little_memory_ends_the_work(data: Path, cache: Path) -> None:
+    """Unlike a full disk: computed each time, the features would need no less of it."""
+
+    def fail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise MemoryError
+
+    trunk = dataclasses.replace(_Counter().trunk, run_chunk=fail)
+
+    with pytest.raises(MachineError, match=r"E505 .*16 images in the frozen layers did not fit"):
+        prepare(_maker(data), trunk, _jobs(_draw(data, 2), 0), cache_root=cache, limit_bytes=LIMIT)

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from benchmarks import fuzz
-from benchmarks.fuzz_targets import TARGETS, Target
+from benchmarks.parts.fuzz_targets import TARGETS, Target
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,8 @@ def test_each_kind_of_hole_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """After a mutant that ends the process the next ones are tried in another one."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys; sys.path.append(sys.path[0])\n"
-        "from benchmarks import fuzz, fuzz_targets\n"
+        "from benchmarks import fuzz\n"
+        "from benchmarks.parts import fuzz_targets\n"
         f"sys.path.append({os.fspath(Path(__file__).parent)!r})\n"
         "import test_fuzz\n"
         "fuzz.HANG_SECONDS = 0.5\n"

@@ -102,6 +102,67 @@ def test_pointwise_equals_the_stock_layer() -> None:
     _assert_same(found, _outcome(keras.layers.Conv2D(6, 1, use_bias=False), pixels, kernel))
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "side", "stride"),
+    [(8, 8, 3, 2), (10, 14, 3, 2), (9, 7, 3, 2), (9, 8, 3, 1), (11, 10, 5, 3), (6, 7, 2, 3)],
+)
+def test_gathered_equals_the_stock_layer(height: int, width: int, side: int, stride: int) -> None:
+    """Output and both gradients; on odd sizes the padding lies on both sides."""
+    pixels, kernel = _draw(2, height, width, 3, seed=1), _draw(side, side, 3, 4, seed=2)
+    options = {"strides": stride, "padding": "same", "use_bias": False}
+
+    found = _outcome(jax_layers.GatheredConv(4, side, **options), pixels, kernel)
+
+    _assert_same(found, _outcome(keras.layers.Conv2D(4, side, **options), pixels, kernel))
+
+
+def _normalise(kind: Any, pixels: NDArray[np.float32], *, training: bool, **options: Any) -> Any:
+    """Return moving values after a step, output, and gradients by pixels, gamma and beta."""
+    layer = kind(epsilon=1e-3, momentum=0.9, **options)
+    layer.build(pixels.shape)
+    channels = pixels.shape[-1]
+    scale = np.linspace(0.5, 2, channels, dtype=np.float32)
+    shift, mean = _draw(channels, seed=7), _draw(channels, seed=8)
+    trainable = len(layer.trainable_variables)
+
+    def compute(pixels: Any, gamma: Any, beta: Any) -> Any:
+        values = [gamma, beta, mean, scale]
+        return layer.stateless_call(
+            values[:trainable], values[trainable:], pixels, training=training
+        )
+
+    output, transpose, moving = jax.vjp(compute, pixels, scale, shift, has_aux=True)
+    return *moving[-2:], output, *transpose(_draw(*output.shape, seed=3))
+
+
+@pytest.mark.parametrize("shape", [(4, 7, 7, 5), (2, 16, 8, 3), (1, 11, 3, 1), (3, 1, 1, 4)])
+def test_batch_norm_trains_as_the_stock_layer(shape: tuple[int, ...]) -> None:
+    """Moving values, output and all gradients, of pixels that are far from zero."""
+    pixels = 3 + 2 * _draw(*shape, seed=1)
+
+    found = _normalise(jax_layers.SummedBatchNorm, pixels, training=True)
+
+    _assert_near(found, _normalise(keras.layers.BatchNormalization, pixels, training=True))
+
+
+@pytest.mark.parametrize(("training", "trainable"), [(False, True), (True, False), (False, False)])
+def test_batch_norm_without_training_is_the_stock_layer(training: bool, trainable: bool) -> None:
+    """A frozen layer, and one that predicts, takes its moving values and leaves them."""
+    pixels = _draw(2, 5, 5, 4, seed=1)
+    options = {"training": training, "trainable": trainable}
+
+    found = _normalise(jax_layers.SummedBatchNorm, pixels, **options)
+
+    _assert_same(found, _normalise(keras.layers.BatchNormalization, pixels, **options))
+
+
+def _assert_near(found: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
+    # A gradient by pixels is what is left of sums that nearly cancel.
+    for each, other in zip(found, expected, strict=True):
+        assert each.shape == other.shape
+        assert np.abs(each - other).max() <= 1e-5 * max(np.abs(other).max(), 1)
+
+
 def _build_whole(*, to_save: bool) -> Any:
     model = keras_model.build_model(
         LAYERS,
@@ -137,6 +198,8 @@ def test_whole_network_answers_and_learns_as_stock_layers_do() -> None:
 
     assert isinstance(fast.get_layer("block_1_depthwise"), jax_layers.ShiftedDepthwise)
     assert isinstance(fast.get_layer("Conv_1"), jax_layers.PointwiseConv)
+    assert isinstance(fast.get_layer("Conv1"), jax_layers.GatheredConv)
+    assert isinstance(fast.get_layer("Conv_1_bn"), jax_layers.SummedBatchNorm)
     np.testing.assert_allclose(logits[1], logits[0], rtol=0, atol=2e-5 * np.abs(logits[0]).max())
     assert found.keys() == after.keys()
     # 52 BatchNorms over 4 images amplify rounding on the way back.

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from mnv2tl.data.manifest import Entry, LeftOut, Manifest, changes
 from mnv2tl.errors import ArtifactError, DataError
+from mnv2tl.store import sha256_json
 
 
 def entry(path: str, **values: Any) -> Entry:
@@ -158,3 +159,24 @@ def test_changes_are_counted_by_path() -> None:
 
     assert changes(old, new) == (("f/1",), ("b/1",), ("c/1", "d/1", "e/1"))
     assert changes(old, old) == ((), (), ())
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000, 2001])
+def test_hash_is_that_of_the_whole_json(count: int) -> None:
+    """It is taken in parts; manifests of former versions keep theirs."""
+    entries = tuple(
+        Entry(
+            path=f"]}}/{number}.png",
+            label=0,
+            split="train",
+            sha256="ab" * 32,
+            bytes=number,
+            width=1,
+            height=1,
+        )
+        for number in range(count)
+    )
+    manifest = Manifest(root=Path("/data"), class_names=("]}", "\u00e9"), entries=entries)
+
+    value = {"class_names": ["]}", "\u00e9"], "entries": [asdict(each) for each in entries]}
+    assert manifest.sha256 == sha256_json(value)

@@ -132,13 +132,62 @@ def test_used_up_datasets_are_let_go(backend: str) -> None:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     made = []
-    for _ in range(3):
-        batches = Batches()
-        made.append(weakref.ref(batches))
-        with forget_generators():
+    with forget_generators() as forget:
+        for _ in range(4):
+            batches = Batches()
+            made.append(weakref.ref(batches))
             model.fit(batches, verbose=0)
-        del batches
+            del batches
+            forget()
 
+        # The last one may still be in the model's hands, and the first was there from the start.
+        assert [each() for each in made[1:-1]] == [None, None]
     gc.collect()
-    # The last one may still be in the model's hands.
-    assert [each() for each in made[:-1]] == [None, None]
+    assert [each() for each in made[:-1]] == [None] * 3
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_datasets_leave_in_cycles_is_let_go_at_once(backend: str) -> None:
+    """Else TensorFlow's traces of some hundred epochs wait for Python to look for them."""
+    import keras
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray[Any, Any], ...]:
+            return np.ones((4, 3), np.float32), np.ones((4, 1), np.float32)
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    counts = []
+    gc.collect()
+    with forget_generators() as forget:
+        for _ in range(8):
+            model.fit(Batches(), verbose=0)
+            forget()
+            counts.append(len(gc.get_objects()))
+
+    assert max(counts[3:]) - min(counts[3:]) < 100
+
+
+def test_a_process_with_a_backend_looks_for_cycles_less_often(backend: str) -> None:
+    """And not when it ends: what is there then is put aside; a collector that is off stays off."""
+    code = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 1000))  # the first one is called last
+from mnv2tl.backend import use_backend
+gc.set_threshold(int(sys.argv[1]), 10, 10)
+use_backend(sys.argv[2])
+use_backend(sys.argv[2])
+print(gc.get_threshold()[0])
+"""
+    words = [sys.executable, "-c", code]
+    printed = [
+        subprocess.run(
+            [*words, first, backend], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for first in ("700", "20000", "0")
+    ]
+
+    assert printed == [["10000", "True"], ["20000", "True"], ["0", "True"]]

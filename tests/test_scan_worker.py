@@ -134,6 +134,18 @@ def test_many_files_that_end_workers_do_not_end_the_scan(
     assert _children() == before
 
 
+def test_who_shares_a_question_with_files_that_end_a_worker_is_not_left_out(
+    broken_decoder: Path, tmp_path: Path
+) -> None:
+    """Each file of such a question is tried once more, alone: so only the guilty are named."""
+    guilty = (1, 3, 10)
+    sizes = [(31, 1) if number in guilty else (9 + number, 9) for number in range(64)]
+
+    records = _read(_draw(tmp_path / "data", sizes), workers=1)
+
+    assert [number for number, each in enumerate(records) if each.code] == list(guilty)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs limits on files")
 def test_a_worker_cannot_write_a_file(broken_decoder: Path, tmp_path: Path) -> None:
     """Code that a hostile picture brings can make no file that holds something."""
@@ -172,21 +184,67 @@ def test_any_number_of_files_is_read_in_order(tmp_path: Path, count: int) -> Non
     assert [each.width for each in records] == ([9, 10, 11] * 67)[:count]
 
 
-def test_the_largest_picture_fits_the_memory_limit(tmp_path: Path) -> None:
-    """Modes that take two copies of four bytes a pixel, turned by EXIF, at the pixel limit."""
-    rng, side = np.random.default_rng(0), 3000
+_SIDE = 3000
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return pictures whose modes take two copies of four bytes a pixel, turned by EXIF."""
+    rng, side, folder = np.random.default_rng(0), _SIDE, tmp_path_factory.mktemp("large")
     files = []
     for mode, name in (("RGBA", "a.png"), ("CMYK", "b.jpg"), ("RGBA", "c.webp"), ("LA", "d.png")):
         coarse = rng.integers(0, 256, (30, 30, len(Image.new(mode, (1, 1)).getbands())), np.uint8)
         image = Image.fromarray(coarse, mode).resize((side, side), Image.Resampling.NEAREST)
         exif = Image.Exif()
         exif[274] = 6
-        image.save(tmp_path / name, exif=exif)
-        files.append(os.fspath(tmp_path / name))
+        image.save(folder / name, exif=exif)
+        files.append(os.fspath(folder / name))
+    return files
 
-    records = list(read_files(files, {"max_pixels": side * side, "hash": True}, seconds=60))
 
-    assert [(each.code, each.width) for each in records] == [("", side)] * 4
+def test_the_largest_picture_fits_the_memory_limit(large: list[str]) -> None:
+    """At the pixel limit, in the process that decodes."""
+    records = list(read_files(large, {"max_pixels": _SIDE**2, "hash": True}, seconds=60))
+
+    assert [(each.code, each.width) for each in records] == [("", _SIDE)] * 4
+
+
+_TIGHT = """
+import resource, sys
+from pathlib import Path
+from PIL import Image
+from mnv2tl.data import scan_worker
+
+def describe(file):
+    return scan_worker.describe_file(file, max_pixels=pixels, dhash=dhash).get("code", "fits")
+
+small, pixels, per_pixel, *files = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:]
+Image.preinit()
+dhash = scan_worker.load_dhash()
+describe(small)  # what is imported late is there
+held = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
+limit = held + int(per_pixel * pixels)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+print(*(describe(file) for file in files))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory")
+def test_the_memory_limit_leaves_each_pixel_what_it_needs_and_hardly_more(
+    large: list[str], tmp_path: Path
+) -> None:
+    """Without what is allowed for the interpreter and the file, half of it would be too little."""
+    small = _draw(tmp_path, [(9, 9)])
+
+    def decode(per_pixel: float, *files: str) -> list[str]:
+        words = [sys.executable, "-c", _TIGHT, *small, str(_SIDE**2), str(per_pixel), *files]
+        root = Path(__file__).parents[1]
+        done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert decode(scan_worker.BYTES_PER_PIXEL, *large) == ["fits"] * 4
+    # WebP's decoder does not say what it lacks.
+    assert decode(scan_worker.BYTES_PER_PIXEL / 2, large[2]) != ["fits"]
 
 
 def test_worker_that_does_not_start_is_told(

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnv2tl.data import stat_index
+from mnv2tl.data.index_part import unpack
 from mnv2tl.data.scan import ScanConfig, inspect
 from mnv2tl.data.stat_index import INDEX_NAME, Record, StatIndex
 
@@ -70,6 +72,8 @@ def test_known_files_are_not_even_opened(root: Path, config: ScanConfig) -> None
     script = """
 import sys
 from pathlib import Path
+from mnv2tl.data import stat_index
+from mnv2tl.data.index_part import unpack
 from mnv2tl.data.scan import ScanConfig, scan
 events = []
 sys.addaudithook(lambda event, values: events.append((event, str(values[:1]))))
@@ -144,9 +148,12 @@ def test_records_of_files_that_are_gone_are_dropped(root: Path, config: ScanConf
     inspect(root, config)
 
     with closing(sqlite3.connect(index_of(config))) as connection:
-        paths = [row[0] for row in connection.execute("SELECT path FROM images")]
-    assert len(paths) == 6
-    assert os.fsencode(root / "cats" / "0.png") not in paths
+        rows = connection.execute("SELECT folder, content FROM parts").fetchall()
+    names = {os.fsdecode(folder): unpack(content)[0].names for folder, content in rows}
+    assert names == {
+        os.fspath(root / "cats"): ["1.png", "2.png", "notes.txt"],
+        os.fspath(root / "dogs"): ["0.png", "1.png", "2.png"],
+    }
 
 
 def test_index_serves_several_folders(root: Path, config: ScanConfig, tmp_path: Path) -> None:
@@ -181,8 +188,9 @@ def test_damaged_index_is_built_anew(root: Path, config: ScanConfig, damage: str
     elif damage == "empty":
         path.write_bytes(b"")
     else:
-        sha256 = first.manifest.entries[0].sha256.encode()
-        path.write_bytes(content.replace(sha256, b"0" + sha256[1:]))
+        sha256 = bytes.fromhex(first.manifest.entries[0].sha256)
+        assert sha256 in content
+        path.write_bytes(content.replace(sha256, bytes([sha256[0] ^ 1]) + sha256[1:]))
 
     again = inspect(root, config)
 
@@ -267,3 +275,49 @@ def test_no_path_keeps_nothing(tmp_path: Path) -> None:
     index.flush(prune=True)
 
     assert index.get(os.fspath(tmp_path), tmp_path.stat()) is None
+
+
+def _fill(path: Path, files: list[Path]) -> StatIndex:
+    """Return an index to which some files were added, before the end of its scan."""
+    index = StatIndex(path, rule="r")
+    index.load([os.fspath(files[0].parent)])
+    for file in files:
+        index.put(os.fspath(file), file.stat(), Record(sha256="ab" * 32, width=1, height=1))
+    return index
+
+
+def _count_rows(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        count: int = connection.execute("SELECT count(*) FROM parts").fetchone()[0]
+    return count
+
+
+def test_two_scans_at_a_time_keep_what_both_read(root: Path, tmp_path: Path) -> None:
+    """Each began before the other wrote; the later one makes one row of both."""
+    path, files = tmp_path / INDEX_NAME, sorted((root / "cats").iterdir())
+    first, second = _fill(path, files[:2]), _fill(path, files[2:])
+
+    first.flush(prune=True)
+    second.flush(prune=True)
+
+    reader = StatIndex(path, rule="r")
+    reader.load([os.fspath(root)])
+    assert all(reader.get(os.fspath(file), file.stat()) for file in files)
+    assert _count_rows(path) == 1
+
+
+def test_what_a_killed_scan_has_read_stays(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are written on the way; the end of the next scan cuts them to size."""
+    monkeypatch.setattr(stat_index, "_FLUSH_FILES", 1)
+    monkeypatch.setattr(stat_index, "_PART_FILES", 3)
+    path, files = tmp_path / INDEX_NAME, sorted((root / "cats").iterdir())
+    _fill(path, files[:2])
+    assert _count_rows(path) == 2
+
+    index = _fill(path, files)
+    assert index.get(os.fspath(files[1]), files[1].stat()) is not None
+    index.flush(prune=True)
+
+    assert _count_rows(path) == 2  # three files, and one

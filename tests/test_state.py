@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,40 @@ def test_a_commit_and_its_arrays_come_back_as_they_were(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         state.load_arrays(commit.best.file)["predictions/kernel"], np.full((4, 2), 101)
     )
+
+
+def test_a_commit_takes_no_more_memory_after_many_epochs(tmp_path: Path) -> None:
+    """A training of days holds its rows once, and no text of them all."""
+
+    def measure(epochs: int) -> int:
+        state = StateStore(tmp_path / str(epochs))
+        rows = tuple({"epoch": n, "loss": n / 7, "seconds": 0.1} for n in range(epochs))
+        best = Best(epoch=1, phase=0, value=0.5, file="best")
+        commit = Commit(phase=0, file="file", history=rows, best=best)
+        tracemalloc.start()
+        state.commit(commit)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak_bytes
+
+    measure(10)  # what is imported late is there
+
+    assert measure(5000) < measure(50) + 20_000  # 4 bytes a row
+
+
+def test_a_state_is_sealed_as_any_other_file(tmp_path: Path) -> None:
+    """It is written piece by piece, and is what one call would write but for spaces."""
+    commits = StateStore(tmp_path)
+    for epoch in (1, 2):
+        _commit(commits, epoch)
+
+    value = json.loads((tmp_path / "state.json").read_bytes())
+
+    seal = value.pop(store.CONTENT_HASH)
+    assert value == json.loads(
+        json.dumps({"schema": 1, "commits": [asdict(each) for each in commits.commits]})
+    )
+    assert seal == store.sha256_json(value)
 
 
 def test_no_state_yet_is_none(tmp_path: Path) -> None:

@@ -204,3 +204,20 @@ def test_openvino_reports_to_nobody() -> None:
     )
 
     assert result.stdout.splitlines() == ["telemetry False", "children 0"], result.stderr
+
+
+def test_row_42_images_that_do_not_fit_name_a_smaller_network() -> None:
+    """How many are computed at once is no setting."""
+
+    def fail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise MemoryError
+
+    trunk = Trunk(runtime="keras", identity={}, output_shape=(3,), run_chunk=fail)
+
+    with pytest.raises(MachineError) as caught:
+        trunk.run(np.zeros((2, 96, 96, 3), np.uint8))
+
+    assert caught.value.line() == (
+        "error[E505 out-of-memory] 16 images in the frozen layers did not fit into memory. "
+        "Fix: close other programs, or try a smaller --image-px or --alpha"
+    )

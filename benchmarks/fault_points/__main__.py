@@ -15,7 +15,7 @@ PARTS = {
     "plain_keras": ("benchmarks.fault_points.plain_keras", "run"),
     "training": ("benchmarks.fault_points.training", "sweep_training"),
     "kills": ("benchmarks.fault_points.training", "kill_randomly"),
-    "damage": ("benchmarks.damage", "run"),
+    "damage": ("benchmarks.parts.damage", "run"),
 }
 """Name -> module and function; it takes an empty folder and options, and returns figures."""
 

@@ -128,8 +128,15 @@ def list_subjects(bundle: Path) -> tuple[list[Subject], list[str]]:
     return subjects, left_out
 
 
-def read_pixels(bundle: Path, data: Path | None) -> LabelledPixels:
+def read_pixels(
+    bundle: Path, data: Path | None, *, max_pixels: int = images.MAX_PIXELS
+) -> LabelledPixels:
     """Return the validation pictures of a bundle, or the self-test's where there is no folder.
+
+    Args:
+        bundle: Of the artifacts.
+        data: Folder of the images; None for the self-test's picture.
+        max_pixels: Largest picture that is decoded.
 
     Raises:
         ArtifactError: The bundle is refused.
@@ -140,7 +147,7 @@ def read_pixels(bundle: Path, data: Path | None) -> LabelledPixels:
         pixels = images.resize(golden.draw_picture(), px)
         return LabelledPixels(pixels=pixels[np.newaxis], labels=None, decode_ms=None)
     entries = read_split(bundle / SEAL, data, "val")
-    pictures = Pictures(entries=entries, root=data, image_px=px)
+    pictures = Pictures(entries=entries, root=data, image_px=px, max_pixels=max_pixels)
 
     def load(entry: Any) -> tuple[Pixels, float]:
         start = time.perf_counter()
@@ -169,7 +176,8 @@ def benchmark(
         plan: How much is measured.
 
     Raises:
-        MachineError: One of their processes ended (E508).
+        MachineError: One of their processes ended (E508), or a batch did not fit into memory
+            (E505).
     """
     try:
         return _benchmark(subjects, pictures, plan)

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2tl.memory import explain_batch, explain_shortage
 from mnv2tl_export.child import Message, serve
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
+
+_LESS = "close other programs, or measure without --run"
 
 
 def limit_cores(count: int) -> None:
@@ -44,15 +47,18 @@ class _Runtime:
 
     def predict(self, question: Message) -> Message:
         """Return the probabilities for pixels (n, h, w, 3)."""
-        return Message(arrays={"probabilities": self._predict(question.arrays["pixels"])})
+        pixels = question.arrays["pixels"]
+        with explain_shortage(f"{len(pixels)} pictures at once", fix=_LESS):
+            return Message(arrays={"probabilities": self._predict(pixels)})
 
     def time(self, question: Message) -> Message:
         """Return the seconds of each of so many calls on the same pixels."""
         pixels, seconds = question.arrays["pixels"], []
-        for _ in range(question.values["calls"]):
-            start = time.perf_counter()
-            self._predict(pixels)
-            seconds.append(time.perf_counter() - start)
+        with explain_batch(len(pixels), option="--batch", last=_LESS):
+            for _ in range(question.values["calls"]):
+                start = time.perf_counter()
+                self._predict(pixels)
+                seconds.append(time.perf_counter() - start)
         return Message(arrays={"seconds": np.array(seconds)})
 
     def measure_memory(self, question: Message) -> Message:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mnv2tl.cli import log_options, print_json, usage_errors
+from mnv2tl.data.images import MAX_PIXELS
 from mnv2tl.progress import say
 
 _TABLE_WIDTH = 140
@@ -47,6 +48,12 @@ _TABLE_WIDTH = 140
     show_default=True,
     help="How often each has its turn, 5 calls each time.",
 )
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    help="Largest image that is decoded, width times height in pixels.  "
+    f"[default: that of the training with --run, else {MAX_PIXELS:,}]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the result as JSON file too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @log_options
@@ -77,7 +84,8 @@ def benchmark(bundle: Path, data: Path | None, *, as_json: bool, **values: Any) 
             subjects, left_out = subjects + more, left_out + missing
         for line in left_out:
             say(f"left out: {line}")
-        pictures = read_pixels(bundle, data)
+        max_pixels = values["max_pixels"] or _max_pixels_of(values["run_folder"])
+        pictures = read_pixels(bundle, data, max_pixels=max_pixels)
         result = {
             **machine.describe(),
             "images": None if pictures.labels is None else len(pictures.labels),
@@ -91,6 +99,15 @@ def benchmark(bundle: Path, data: Path | None, *, as_json: bool, **values: Any) 
         print_json(result)
     else:
         _show(result)
+
+
+def _max_pixels_of(run_folder: Path | None) -> int:
+    """Return the limit of a run's training, or the default where no run is given."""
+    if run_folder is None:
+        return MAX_PIXELS
+    from mnv2tl.checkpoint import load_run
+
+    return int(load_run(run_folder).info["config"]["scan"]["max_pixels"])
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl.errors import ArtifactError
+from mnv2tl.memory import explain_shortage
 from mnv2tl_export.defaults import BATCH_SIZE, PROVIDERS
 from mnv2tl_export.model import Model
 from mnv2tl_export.onnx_file import read_onnx
@@ -52,8 +53,11 @@ class Classifier(Model):
         self._session = open_session(file.content, threads=threads, providers=providers)
 
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        less = f", or compute fewer at once (predict --batch {len(pixels) // 2})"
+        fix = f"close other programs{less if len(pixels) > 1 else ''}"
         try:
-            return np.asarray(self._session.run(None, {"image": pixels})[0])
+            with explain_shortage(f"{len(pixels)} pictures at once", fix=fix):
+                return np.asarray(self._session.run(None, {"image": pixels})[0])
         except RUNTIME_ERRORS as error:
             message = f"onnxruntime cannot run it: {first_line(error)}"
             raise ArtifactError("E412", message, path=self.path) from error

@@ -13,6 +13,7 @@ import click
 from mnv2tl.backend import BACKENDS, choose_backend, use_backend
 from mnv2tl.cli import log_options, print_json, usage_errors
 from mnv2tl.data.images import MAX_PIXELS
+from mnv2tl.memory import explain_shortage
 from mnv2tl.progress import is_json, is_quiet, say, tell_error, track
 from mnv2tl_export.defaults import (
     ACCURACY_BUDGET,
@@ -79,18 +80,19 @@ def export(run_folder: Path, out: Path, *, as_json: bool, **values: Any) -> None
         use_backend(_choose_backend(values["backend"], run.info["backend"]))
     from mnv2tl_export.export import export_run
 
-    result = export_run(
-        run,
-        out,
-        data=values["data"],
-        formats=values["formats"] or None,
-        via=values["via"],
-        accuracy_budget=values["accuracy_budget"] / 100,
-        with_temperature=not values["no_temperature"],
-        keep_passing=values["keep_passing"],
-        force=values["force"],
-        show=_show_parity,
-    )
+    with explain_shortage("the export", fix="close other programs, or give one --format at a time"):
+        result = export_run(
+            run,
+            out,
+            data=values["data"],
+            formats=values["formats"] or None,
+            via=values["via"],
+            accuracy_budget=values["accuracy_budget"] / 100,
+            with_temperature=not values["no_temperature"],
+            keep_passing=values["keep_passing"],
+            force=values["force"],
+            show=_show_parity,
+        )
     if as_json:
         print_json({"bundle": str(result.bundle), "artifacts": list(result.artifacts)})
     else:

@@ -15,6 +15,7 @@ from mnv2tl.data import images
 from mnv2tl.data.manifest import Entry
 from mnv2tl.data.split import SPLITS, Split
 from mnv2tl.errors import ArtifactError, DataError
+from mnv2tl.memory import explain_shortage
 from mnv2tl.metrics import log_loss, per_class, top1_accuracy, wilson_interval
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import show_bar, track
@@ -23,25 +24,30 @@ from mnv2tl_export.gate import Pictures
 from mnv2tl_export.model import Model
 
 
-def evaluate_model(model: Model, entries: Sequence[Entry], data: Path) -> dict[str, Any]:
+def evaluate_model(
+    model: Model, entries: Sequence[Entry], data: Path, *, max_pixels: int = images.MAX_PIXELS
+) -> dict[str, Any]:
     """Return images, accuracy with its 95 % interval, loss and figures per class.
 
     Args:
         model: An opened one.
         entries: Which pictures, at least one; see `read_split`.
         data: Folder that their paths start from.
+        max_pixels: Largest picture that is decoded.
 
     Raises:
         DataError: A picture cannot be read or has changed (E309).
+        MachineError: A few pictures did not fit into memory (E505).
     """
-    pictures = Pictures(entries=entries, root=data, image_px=model.image_px)
+    pictures = Pictures(entries=entries, root=data, image_px=model.image_px, max_pixels=max_pixels)
     size = model.batch_size
     chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
     answers = []
     with show_bar("evaluate", total=len(entries)) as advance:
         for chunk in chunks:
-            pixels = list(map_ordered(pictures.load_resized, chunk))
-            answers.append(model(pixels))
+            with explain_shortage(f"{size} pictures at once", fix="close other programs"):
+                pixels = list(map_ordered(pictures.load_resized, chunk))
+                answers.append(model(pixels))
             advance(len(chunk))
     probabilities = np.concatenate(answers)
     labels = np.array([entry.label for entry in entries], np.int64)

@@ -9,6 +9,7 @@ import click
 
 from mnv2tl.backend import BACKENDS, choose_backend, list_versions, use_backend
 from mnv2tl.cli import log_options, print_json, usage_errors
+from mnv2tl.data.images import MAX_PIXELS
 from mnv2tl.errors import ArtifactError
 from mnv2tl_export.defaults import FILES
 
@@ -28,10 +29,22 @@ from mnv2tl_export.defaults import FILES
     type=click.Choice(BACKENDS),
     help="Keras backend for a run.  [default: KERAS_BACKEND, else jax, else tensorflow]",
 )
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    help="Largest image that is decoded, width times height in pixels.  "
+    f"[default: that of the training for a run, else {MAX_PIXELS:,}]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @log_options
 def evaluate(
-    model: Path, data: Path | None, split: str, backend: str | None, *, as_json: bool
+    model: Path,
+    data: Path | None,
+    *,
+    split: str,
+    backend: str | None,
+    max_pixels: int | None,
+    as_json: bool,
 ) -> None:
     """Measure a run folder, or the ONNX file or SavedModel of a bundle, on images.
 
@@ -42,49 +55,51 @@ def evaluate(
 
     _refuse_bundle(model)
     if model.suffix == ".onnx":
-        summary = _evaluate_onnx(model, data, split)
+        summary = _evaluate_onnx(model, data, split, max_pixels or MAX_PIXELS)
     elif find_folder(model) is not None:
-        summary = _evaluate_saved_model(model, data, split)
+        summary = _evaluate_saved_model(model, data, split, max_pixels or MAX_PIXELS)
     else:
-        summary = _evaluate_run(model, data, split, backend)
+        with usage_errors():
+            name = choose_backend(backend)
+        summary = _evaluate_run(model, name, data=data, split=split, max_pixels=max_pixels)
     if as_json:
         print_json({"split": split, **summary})
     else:
         _show(summary)
 
 
-def _evaluate_run(
-    folder: Path, data: Path | None, split: str, backend: str | None
-) -> dict[str, Any]:
-    with usage_errors():
-        name = choose_backend(backend)
+def _evaluate_run(folder: Path, backend: str, **options: Any) -> dict[str, Any]:
     from mnv2tl.checkpoint import load_run
 
     run = load_run(folder)
-    use_backend(name)
+    use_backend(backend)
     from mnv2tl.evaluate import evaluate_run
 
-    runtime = f"keras {list_versions()['keras']} on {name}"
-    return {"runtime": runtime, **evaluate_run(run, data=data, split=split).summary()}
+    runtime = f"keras {list_versions()['keras']} on {backend}"
+    return {"runtime": runtime, **evaluate_run(run, **options).summary()}
 
 
-def _evaluate_onnx(path: Path, data: Path | None, split: str) -> dict[str, Any]:
+def _evaluate_onnx(path: Path, data: Path | None, split: str, max_pixels: int) -> dict[str, Any]:
     folder = _needed(data)
     from mnv2tl_export.classifier import Classifier
     from mnv2tl_export.evaluate import evaluate_model, read_split
 
     classifier = Classifier(path)
-    summary = evaluate_model(classifier, read_split(path, folder, split), folder)
+    entries = read_split(path, folder, split)
+    summary = evaluate_model(classifier, entries, folder, max_pixels=max_pixels)
     return {"runtime": f"onnxruntime {list_versions()['onnxruntime']}", **summary}
 
 
-def _evaluate_saved_model(path: Path, data: Path | None, split: str) -> dict[str, Any]:
+def _evaluate_saved_model(
+    path: Path, data: Path | None, split: str, max_pixels: int
+) -> dict[str, Any]:
     folder = _needed(data)
     from mnv2tl_export.evaluate import evaluate_model, read_split
     from mnv2tl_export.saved_model import SavedModel
 
     with SavedModel(path) as model:
-        summary = evaluate_model(model, read_split(model.path, folder, split), folder)
+        entries = read_split(model.path, folder, split)
+        summary = evaluate_model(model, entries, folder, max_pixels=max_pixels)
     versions = list_versions()
     version = versions.get("tensorflow", versions.get("tensorflow-cpu", ""))
     return {"runtime": f"tensorflow {version}", **summary}

@@ -14,16 +14,17 @@ import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from mnv2tl.data.collector import pause_collector
+from mnv2tl.data.index_part import STATUS_BYTES
 from mnv2tl.data.manifest import LeftOut
 from mnv2tl.data.split import Split
-from mnv2tl.data.stat_index import Status
-from mnv2tl.errors import DataError, MachineError, show
+from mnv2tl.data.walker import Node, Walker, scan_folder
+from mnv2tl.errors import DataError, show
 
 SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train",
@@ -32,25 +33,36 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
-_SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
-
-OUTSIDE = "files outside the class folders"
 NESTED = "nested sub-folders"
-HIDDEN = "hidden or system files"
-LINKS = "links that are not followed"
 
 
-class Found(NamedTuple):
-    """One regular file of a class. A tuple: there is one per file, and they are made fast."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Regular files of one class in one folder; a tuple per file would take thrice the memory."""
 
-    path: str
-    """Relative to the root, with forward slashes; of a followed link, that of its target."""
-    file: str
-    """Absolute."""
+    folder: str
+    """Absolute; of followed links, that of their targets."""
+    prefix: str
+    """With a name it makes the path from the root, with forward slashes."""
     class_name: str
     split: Split | None
     """Where a split is taken as found; None where the rule decides."""
-    stat: Status
+    names: list[str]
+    """Sorted."""
+    stats: bytes
+    """A packed status of each; see `index_part`."""
+
+    def path(self, row: int) -> str:
+        """Return the path of a file from the root."""
+        return self.prefix + self.names[row]
+
+    def status(self, row: int) -> bytes:
+        """Return the packed status of a file."""
+        return self.stats[row * STATUS_BYTES : (row + 1) * STATUS_BYTES]
+
+    def file(self, row: int) -> str:
+        """Return the absolute path of a file."""
+        return os.path.join(self.folder, self.names[row])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +73,8 @@ class Listing:
     """Absolute, without links."""
     class_names: tuple[str, ...]
     """Sorted by code points."""
-    found: tuple[Found, ...]
-    """Sorted by path."""
+    groups: tuple[Group, ...]
+    """The files, sorted by prefix."""
     left_out: tuple[LeftOut, ...]
     """Pipes, devices and files that vanished."""
     ignored: Counter[str]
@@ -71,64 +83,10 @@ class Listing:
     """The splits that are taken as found."""
 
 
-class _Node(NamedTuple):
-    name: str
-    file: str
-    kind: Literal["folder", "file", "special"]
-    stat: Status | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Walker:
-    root: str
-    follow_links: bool
-    ignored: Counter[str] = field(default_factory=Counter)
-
-    def nodes(self, folder: str) -> Iterator[_Node]:
-        """Yield what counts in a folder, sorted by name; count the rest."""
-        for entry in sorted(_scan_folder(folder), key=attrgetter("name")):
-            name = entry.name
-            if name.startswith(".") or name.casefold() in _SYSTEM_NAMES:
-                self.ignored[HIDDEN] += 1
-            elif entry.is_file(follow_symlinks=False):
-                yield _Node(name, entry.path, "file", _stat(entry))
-            elif entry.is_symlink():
-                node = self._follow(entry, folder) if self.follow_links else None
-                if node is None:
-                    self.ignored[LINKS] += 1
-                else:
-                    yield node
-            elif entry.is_dir(follow_symlinks=False):
-                yield _Node(name, entry.path, "folder", None)
-            else:
-                yield _Node(name, entry.path, "special", None)
-
-    def _follow(self, entry: os.DirEntry[str], folder: str) -> _Node | None:
-        target = os.path.realpath(entry.path)
-        if not _is_inside(target, self.root) or _is_inside(folder, target):
-            return None  # out of the data folder, or a loop
-        try:
-            found = os.lstat(target)
-        except OSError:
-            return None
-        kind: Literal["folder", "file", "special"] = (
-            "folder"
-            if stat.S_ISDIR(found.st_mode)
-            else "file"
-            if stat.S_ISREG(found.st_mode)
-            else "special"
-        )
-        return _Node(name=entry.name, file=target, kind=kind, stat=_status_of(found))
-
-    def class_folders(self, folder: str, leave: str | None) -> dict[str, str]:
-        """Return name -> folder of the classes in a folder; `leave` is the test folder."""
-        folders = {}
-        for node in self.nodes(folder):
-            if node.kind != "folder":
-                self.ignored[OUTSIDE] += 1
-            elif node.file != leave:
-                folders[node.name] = node.file
-        return folders
+class _Place(NamedTuple):
+    class_name: str
+    split: Split | None
+    folder: str
 
 
 @pause_collector()
@@ -150,7 +108,7 @@ def list_folder(root: Path, *, test_dir: Path | None = None, follow_links: bool 
     """
     home = resolve_folder(root)
     test = None if test_dir is None else os.fspath(resolve_folder(test_dir))
-    walker = _Walker(root=os.fspath(home), follow_links=follow_links)
+    walker = Walker(root=os.fspath(home), follow_links=follow_links)
     top = walker.class_folders(walker.root, test)
     parts: list[tuple[Split | None, dict[str, str]]]
     if _is_split(top):
@@ -168,11 +126,11 @@ def list_folder(root: Path, *, test_dir: Path | None = None, follow_links: bool 
         folders = walker.class_folders(test, None)
         _check_known(folders, class_names, test)
         parts.append(("test", folders))
-    found, left_out = _list_parts(parts, walker)
+    groups, left_out = _list_parts(parts, walker)
     return Listing(
         root=home,
         class_names=tuple(class_names),
-        found=tuple(sorted(found.values(), key=attrgetter("path"))),
+        groups=tuple(sorted(groups, key=attrgetter("prefix"))),
         left_out=tuple(left_out),
         ignored=walker.ignored,
         folders=frozenset(split for split, _ in parts if split is not None),
@@ -201,24 +159,63 @@ def resolve_folder(folder: Path) -> Path:
 
 
 def _list_parts(
-    parts: Iterable[tuple[Split | None, dict[str, str]]], walker: _Walker
-) -> tuple[dict[tuple[str, str], Found], list[LeftOut]]:
-    found: dict[tuple[str, str], Found] = {}
-    left_out = []
+    parts: Iterable[tuple[Split | None, dict[str, str]]], walker: Walker
+) -> tuple[list[Group], list[LeftOut]]:
+    groups: dict[tuple[str, str], Group] = {}
+    linked: dict[tuple[str, str], tuple[_Place, str, bytes]] = {}
+    left_out: list[LeftOut] = []
     for split, folders in parts:
         for class_name, folder in folders.items():
-            for _, file, kind, status in walker.nodes(folder):
-                path = relative_path(file, walker.root)
-                if kind == "folder":
-                    walker.ignored[NESTED] += 1
-                elif kind == "special":
-                    reason = "not a regular file"
-                    left_out.append(LeftOut(path=path, code="not-a-regular-file", reason=reason))
-                elif status is None:
-                    left_out.append(LeftOut(path=path, code="vanished", reason="vanished"))
+            names, stats, others = walker.files(folder)
+            place = _Place(class_name, split, folder)
+            if walker.follow_links:
+                for name, status in zip(names, stats, strict=True):
+                    linked[class_name, os.path.join(folder, name)] = place, name, status
+            else:
+                groups[class_name, folder] = _make_group(walker.root, place, names, stats)
+            for node in others:
+                if node.kind == "file" and node.stat is not None:
+                    target, name = os.path.split(node.file)
+                    linked[class_name, node.file] = (
+                        _Place(class_name, split, target),
+                        name,
+                        node.stat,
+                    )
                 else:
-                    found[class_name, path] = Found(path, file, class_name, split, status)
-    return found, left_out
+                    left_out.extend(_leave_out(node, walker))
+    return [*groups.values(), *_group_links(linked.values(), walker.root)], left_out
+
+
+def _leave_out(node: Node, walker: Walker) -> Iterator[LeftOut]:
+    path = relative_path(node.file, walker.root)
+    if node.kind == "folder":
+        walker.ignored[NESTED] += 1
+    elif node.kind == "special":
+        reason = "not a regular file"
+        yield LeftOut(path=path, code="not-a-regular-file", reason=reason)
+    else:
+        yield LeftOut(path=path, code="vanished", reason="vanished")
+
+
+def _group_links(found: Iterable[tuple[_Place, str, bytes]], root: str) -> Iterator[Group]:
+    """Yield the files of one class in one folder, wherever the links to them lie."""
+    places: dict[_Place, dict[str, bytes]] = {}
+    for place, name, status in found:
+        places.setdefault(place, {})[name] = status
+    for place, files in places.items():
+        names = sorted(files)
+        yield _make_group(root, place, names, [files[name] for name in names])
+
+
+def _make_group(root: str, place: _Place, names: list[str], stats: list[bytes]) -> Group:
+    return Group(
+        folder=place.folder,
+        prefix=relative_path(os.path.join(place.folder, "x"), root)[:-1],
+        class_name=place.class_name,
+        split=place.split,
+        names=names,
+        stats=b"".join(stats),
+    )
 
 
 def relative_path(file: str, root: str) -> str:
@@ -228,41 +225,13 @@ def relative_path(file: str, root: str) -> str:
     return path.replace(os.sep, "/")
 
 
-def _scan_folder(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except PermissionError as error:
-        raise DataError("E307", "permission denied", path=folder) from error
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError("E300", "the folder vanished", path=folder) from error
-    except OSError as error:
-        message = f"input or output failed: {error.strerror}"
-        raise MachineError("E502", message, path=folder) from error
-
-
-def _stat(entry: os.DirEntry[str]) -> Status | None:
-    try:
-        return _status_of(entry.stat(follow_symlinks=False))
-    except OSError:  # it vanished since the folder was read
-        return None
-
-
-def _status_of(found: os.stat_result) -> Status:
-    return Status(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-
-
 def _is_split(top: dict[str, str]) -> bool:
     if "train" not in top:
         return False
     others = top.keys() - {"train"}
     if others and not others & SPLIT_FOLDERS.keys():
         return False
-    return any(entry.is_dir(follow_symlinks=False) for entry in _scan_folder(top["train"]))
-
-
-def _is_inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+    return any(entry.is_dir(follow_symlinks=False) for entry in scan_folder(top["train"]))
 
 
 def _check_names(class_names: list[str], root: Path) -> None:

@@ -5,29 +5,25 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from mnv2tl.data import near_duplicates
 from mnv2tl.data.collector import pause_collector
-from mnv2tl.data.folder import Found, Listing
-from mnv2tl.data.manifest import Entry, LeftOut, Manifest
+from mnv2tl.data.folder import Group, Listing
+from mnv2tl.data.manifest import Entry, LeftOut, Manifest, make_entries
+from mnv2tl.data.records import Columns
 from mnv2tl.data.scan_config import ScanConfig
-from mnv2tl.data.scan_warnings import FORMAT_OF_SUFFIX, count_warnings
+from mnv2tl.data.scan_warnings import count_warnings
 from mnv2tl.data.split import Split, assign
-from mnv2tl.data.stat_index import Record
+from mnv2tl.data.used_images import UsedImages, choose_images, pick
 from mnv2tl.errors import DataError, show
 from mnv2tl.progress import show_step
 
-Item = tuple[Found, Record]
-
-_FOREIGN_SUFFIXES = {
-    *(".avif", ".eps", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".ppm", ".psd", ".svg", ".tga"),
-    *(".tif", ".tiff"),
-}
-_NO_IMAGE = {"not-an-image", "empty-file", "too-large"}
+_FOR_TRAINING = (None, "train")
 _NOT_BAD = {"other-file", "not-a-regular-file", "same-image-two-classes", "empty-class"}
 _LISTED = 10
 
@@ -44,12 +40,12 @@ def check_listing(listing: Listing, root: Path, config: ScanConfig) -> None:
 
 
 @pause_collector()
-def judge(listing: Listing, records: Sequence[Record], root: Path, config: ScanConfig) -> Manifest:
+def judge(listing: Listing, records: Sequence[Columns], root: Path, config: ScanConfig) -> Manifest:
     """Sort the files into used and left out, split the used ones, and gather the warnings.
 
     Args:
         listing: What the folders hold.
-        records: What was read of each file of `listing.found`, in the same order.
+        records: What was read of the files of each group of `listing.groups`.
         root: The folder as the user named it, for messages.
         config: The settings.
 
@@ -57,25 +53,19 @@ def judge(listing: Listing, records: Sequence[Record], root: Path, config: ScanC
         DataError: Equal bytes in two classes (E306), a class without images (E301), one class
             only (E302), or a class that cannot be split (E303).
     """
-    judged = _Judged()
-    judged.left_out.extend(listing.left_out)
-    for found, record in zip(listing.found, records, strict=True):
-        if record.code:
-            judged.left_out.append(_left_out(found, record))
-        else:
-            judged.items.append((found, record))
+    used, left_out = choose_images(listing, records)
+    judged = _Judged(used=used, left_out=[*listing.left_out, *left_out])
     _resolve_conflicts(judged, root, config)
     _resolve_empty(judged, listing, root, config)
     splits = _split(judged, listing, root, config)
-    class_names = tuple(sorted({found.class_name for found, _ in judged.items}))
-    entries = _entries(judged.items, splits, class_names)
-    near = _near_duplicates(judged.items, splits) if config.near_duplicates else {}
+    class_names = tuple(sorted(set(used.class_names)))
+    near = _near_duplicates(used, splits) if config.near_duplicates else {}
     manifest = Manifest(
         root=listing.root,
         class_names=class_names,
-        entries=entries,
+        entries=_entries(used, splits, class_names),
         left_out=tuple(sorted(judged.left_out, key=lambda each: each.path)),
-        duplicates=_duplicates(entries),
+        duplicates=_duplicates(used),
         near_duplicates=near,
         split_rule={
             "rule": config.split_rule,
@@ -85,7 +75,7 @@ def judge(listing: Listing, records: Sequence[Record], root: Path, config: ScanC
             "folders": sorted(listing.folders),
         },
     )
-    facts = count_warnings(listing, [record for _, record in judged.items], manifest)
+    facts = count_warnings(listing, used.records.kinds, manifest)
     return replace(manifest, warnings=(*judged.warnings, *facts))
 
 
@@ -110,64 +100,47 @@ def check_share(manifest: Manifest, max_bad: float, root: Path) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class _Judged:
-    items: list[Item] = field(default_factory=list)
+    used: UsedImages
     left_out: list[LeftOut] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 def _entries(
-    items: Sequence[Item], splits: Sequence[Split], class_names: Sequence[str]
+    used: UsedImages, splits: Sequence[Split], class_names: Sequence[str]
 ) -> tuple[Entry, ...]:
     labels = {name: label for label, name in enumerate(class_names)}
-    return tuple(
-        Entry(
-            path=found.path,
-            label=labels[found.class_name],
-            split=split,
-            sha256=record.sha256,
-            bytes=found.stat.st_size,
-            width=record.width,
-            height=record.height,
-        )
-        for (found, record), split in zip(items, splits, strict=True)
-    )
-
-
-def _left_out(found: Found, record: Record) -> LeftOut:
-    suffix = os.path.splitext(found.path)[1].lower()
-    is_named_image = suffix in FORMAT_OF_SUFFIX or suffix in _FOREIGN_SUFFIXES
-    is_other = record.code in _NO_IMAGE and not is_named_image
-    code = "other-file" if is_other else record.code
-    return LeftOut(path=found.path, code=code, reason=record.reason)
+    columns: dict[str, Iterable[Any]] = {
+        "path": used.paths,
+        "label": [labels[name] for name in used.class_names],
+        "split": splits,
+        "sha256": used.records.sha256,
+        "bytes": used.sizes,
+        "width": used.records.widths,
+        "height": used.records.heights,
+    }
+    return make_entries(columns, len(used))
 
 
 def _resolve_conflicts(judged: _Judged, root: Path, config: ScanConfig) -> None:
-    class_of: dict[str, str] = {}
-    hashes = {
-        record.sha256
-        for found, record in judged.items
-        if class_of.setdefault(record.sha256, found.class_name) != found.class_name
-    }
-    by_hash: dict[str, dict[str, Found]] = defaultdict(dict)
-    for found, record in judged.items if hashes else ():
-        if record.sha256 in hashes:
-            by_hash[record.sha256].setdefault(found.class_name, found)
-    pairs = {sha256: list(classes.values())[:2] for sha256, classes in by_hash.items()}
+    used = judged.used
+    first: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in pick(used.records.sha256, used.find_repeated()):
+        first[used.records.sha256[row]].setdefault(used.class_names[row], used.paths[row])
+    pairs = {sha256: list(each.values())[:2] for sha256, each in first.items() if len(each) > 1}
     if not pairs:
         return
     if config.on_conflict == "stop":
-        named = [f"{show(a.path)} = {show(b.path)}" for a, b in list(pairs.values())[:_LISTED]]
+        named = [f"{show(a)} = {show(b)}" for a, b in list(pairs.values())[:_LISTED]]
         message = f"{len(pairs)} images lie in two classes with equal bytes: {', '.join(named)}"
         more = len(pairs) - len(named)
         message += f", {more} more" if more else ""
         raise DataError("E306", message, path=root, fix="remove one or use --on-conflict drop")
-    reason = "the same bytes lie in another class"
-    conflicts = [found for found, record in judged.items if record.sha256 in pairs]
-    judged.left_out.extend(
-        LeftOut(path=found.path, code="same-image-two-classes", reason=reason)
-        for found in conflicts
+    conflicts = used.drop(
+        lambda row: used.records.sha256[row] in pairs,
+        "same-image-two-classes",
+        "the same bytes lie in another class",
     )
-    judged.items = [item for item in judged.items if item[1].sha256 not in pairs]
+    judged.left_out.extend(conflicts)
     judged.warnings.append(f"dropped: {len(conflicts)} files that lie in two classes")
 
 
@@ -175,23 +148,21 @@ def _resolve_empty(judged: _Judged, listing: Listing, root: Path, config: ScanCo
     if not config.skip_empty_classes:
         _check_empty(listing, judged.left_out, root)
         return
-    kept = {found.class_name for found, _ in judged.items if _is_for_training(found)}
+    used = judged.used
+    pairs = set(zip(used.class_names, used.splits, strict=True))
+    kept = {class_name for class_name, split in pairs if split in _FOR_TRAINING}
     empty = sorted(set(listing.class_names) - kept)
     if empty:
         names = ", ".join(show(name) for name in empty)
         judged.warnings.append(f"empty classes left out: {names}")
-        reason = "its class has no image to train on"
         judged.left_out.extend(
-            LeftOut(path=found.path, code="empty-class", reason=reason)
-            for found, _ in judged.items
-            if found.class_name not in kept
+            used.drop(
+                lambda row: used.class_names[row] not in kept,
+                "empty-class",
+                "its class has no image to train on",
+            )
         )
-        judged.items = [item for item in judged.items if item[0].class_name in kept]
     _check_class_count(sorted(kept), root)
-
-
-def _is_for_training(found: Found) -> bool:
-    return found.split in (None, "train")
 
 
 def _check_class_count(class_names: Sequence[str], root: Path) -> None:
@@ -203,14 +174,18 @@ def _check_class_count(class_names: Sequence[str], root: Path) -> None:
 
 def _check_empty(listing: Listing, left_out: Iterable[LeftOut], root: Path) -> None:
     reasons = {each.path: each.reason for each in left_out}
-    files: dict[str, list[str]] = {name: [] for name in listing.class_names}
-    for found in listing.found:
-        if _is_for_training(found):
-            files[found.class_name].append(found.path)
-    empty = [name for name, paths in files.items() if all(path in reasons for path in paths)]
+    groups: dict[str, list[Group]] = {name: [] for name in listing.class_names}
+    for group in listing.groups:
+        if group.split in _FOR_TRAINING:
+            groups[group.class_name].append(group)
+    empty = [
+        name
+        for name, each in groups.items()
+        if not any(_has_image(group, reasons) for group in each)
+    ]
     if not empty:
         return
-    paths = files[empty[0]]
+    paths = sorted(group.path(row) for group in groups[empty[0]] for row in range(len(group.names)))
     message = f"0 readable images of {len(paths)} files"
     if paths:
         message += f"; first: {show(paths[0])} {reasons[paths[0]]}"
@@ -227,6 +202,10 @@ def _check_empty(listing: Listing, left_out: Iterable[LeftOut], root: Path) -> N
     )
 
 
+def _has_image(group: Group, reasons: Mapping[str, str]) -> bool:
+    return any(group.path(row) not in reasons for row in range(len(group.names)))
+
+
 def _class_folder(root: Path, listing: Listing, class_name: str) -> str:
     parts = ["train"] if "train" in listing.folders else []
     return os.path.join(root, *parts, class_name)
@@ -235,10 +214,11 @@ def _class_folder(root: Path, listing: Listing, class_name: str) -> str:
 def _split(judged: _Judged, listing: Listing, root: Path, config: ScanConfig) -> list[Split]:
     val_fraction = 0.0 if "val" in listing.folders else config.val_fraction
     test_fraction = 0.0 if "test" in listing.folders else config.test_fraction
+    used, sha256 = judged.used, judged.used.records.sha256
     hashes: dict[str, set[str]] = defaultdict(set)
-    for found, record in judged.items:
-        if _is_for_training(found):
-            hashes[found.class_name].add(record.sha256)
+    for class_name, split, each in zip(used.class_names, used.splits, sha256, strict=True):
+        if split in _FOR_TRAINING:
+            hashes[class_name].add(each)
     tiny = sorted(name for name, each in hashes.items() if len(each) < 2)
     if tiny and val_fraction > 0:
         _refuse_or_warn_tiny(tiny, judged, listing, root, config)
@@ -253,8 +233,8 @@ def _split(judged: _Judged, listing: Listing, root: Path, config: ScanConfig) ->
         for name, each in hashes.items()
     }
     return [
-        by_rule[found.class_name][record.sha256] if found.split in (None, "train") else found.split
-        for found, record in judged.items
+        by_rule[class_name][each] if split is None or split == "train" else split
+        for class_name, split, each in zip(used.class_names, used.splits, sha256, strict=True)
     ]
 
 
@@ -274,20 +254,22 @@ def _refuse_or_warn_tiny(
     )
 
 
-def _duplicates(entries: Iterable[Entry]) -> tuple[tuple[str, ...], ...]:
+def _duplicates(used: UsedImages) -> tuple[tuple[str, ...], ...]:
     groups: dict[str, list[str]] = defaultdict(list)
-    for entry in entries:
-        groups[entry.sha256].append(entry.path)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    for row in pick(used.records.sha256, used.find_repeated()):
+        groups[used.records.sha256[row]].append(used.paths[row])
+    return tuple(tuple(group) for group in groups.values())
 
 
-def _near_duplicates(items: Sequence[Item], splits: Sequence[Split]) -> dict[str, object]:
-    seen: dict[str, tuple[str, int, Split]] = {}
-    for (found, record), split in zip(items, splits, strict=True):
-        if record.dhash is not None:
-            seen.setdefault(record.sha256, (found.path, record.dhash, split))
-    if not seen:
-        return near_duplicates.summarise([], [], [])
-    paths, hashes, names = zip(*seen.values(), strict=True)
+def _near_duplicates(used: UsedImages, splits: Sequence[Split]) -> dict[str, object]:
+    records = used.records
+    rows = range(len(used))
+    # Backwards, so that of equal bytes the first file stays.
+    first = sorted(dict(zip(reversed(records.sha256), reversed(rows), strict=True)).values())
+    first = [row for row in first if records.kinds[row].has_dhash]
     with show_step("looking for near duplicates"):
-        return near_duplicates.summarise(paths, hashes, names)
+        return near_duplicates.summarise(
+            [used.paths[row] for row in first],
+            [records.dhashes[row] for row in first],
+            [splits[row] for row in first],
+        )

@@ -6,8 +6,12 @@ splits, whatever became of the folder since.
 
 from __future__ import annotations
 
+import collections
+import hashlib
+import itertools
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
@@ -19,6 +23,9 @@ from mnv2tl.errors import ArtifactError, DataError
 
 SCHEMA = 1
 """Raised when a reader of the former version could not use the file."""
+
+_HASHED = 1000
+"""Entries whose JSON is in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,7 @@ class Manifest:
     @property
     def sha256(self) -> str:
         """SHA-256 of class names and entries; moving the whole folder keeps it."""
-        return _hash(self.class_names, _plain(self.entries))
+        return _hash(self.class_names, self.entries)
 
     def of_split(self, name: Split) -> tuple[Entry, ...]:
         """Return the entries of one split, sorted by path."""
@@ -101,10 +108,10 @@ class Manifest:
         # dataclasses.asdict would copy every value of every entry, for several times as long.
         value = {each.name: getattr(self, each.name) for each in fields(self)}
         value["root"] = os.fspath(self.root)
-        value["entries"] = entries = _plain(self.entries)
+        value["entries"] = _plain(self.entries)
         value["left_out"] = _plain(self.left_out)
         value["schema"] = SCHEMA
-        value["sha256"] = _hash(self.class_names, entries)
+        value["sha256"] = _hash(self.class_names, self.entries)
         return value
 
     @classmethod
@@ -163,6 +170,21 @@ class Manifest:
             raise ArtifactError(error.code, error.message, path=path, fix=error.fix) from error
 
 
+def make_entries(columns: Mapping[str, Iterable[Any]], count: int) -> tuple[Entry, ...]:
+    """Return entries of whole columns, in a quarter of the time of as many calls of `Entry`.
+
+    Args:
+        columns: Each field of `Entry`, of the right type.
+        count: Length of each.
+    """
+    entries = tuple(map(object.__new__, itertools.repeat(Entry, count)))
+    for each in fields(Entry):
+        # A frozen class forbids assignment by a method of Python; its slots are filled without.
+        fill = map(getattr(Entry, each.name).__set__, entries, columns[each.name])
+        collections.deque(fill, maxlen=0)
+    return entries
+
+
 def changes(
     old: Manifest, new: Manifest
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -186,8 +208,15 @@ def _plain(items: Sequence[Entry] | Sequence[LeftOut]) -> list[dict[str, Any]]:
     return [dict(zip(names, take(each), strict=True)) for each in items] if take else []
 
 
-def _hash(class_names: Sequence[str], entries: list[dict[str, Any]]) -> str:
-    return store.sha256_json({"class_names": class_names, "entries": entries})
+def _hash(class_names: Sequence[str], entries: Sequence[Entry]) -> str:
+    """Return `store.sha256_json` of both, without the JSON of all entries in memory at once."""
+    head = json.dumps({"class_names": class_names, "entries": []}).removesuffix("]}")
+    digest = hashlib.sha256(head.encode("ascii"))
+    for first in range(0, len(entries), _HASHED):
+        part = json.dumps(_plain(entries[first : first + _HASHED]), sort_keys=True)[1:-1]
+        digest.update((", " if first else "").encode("ascii") + part.encode("ascii"))
+    digest.update(b"]}")
+    return digest.hexdigest()
 
 
 def _identity(manifest: Manifest, entry: Entry) -> tuple[str, str, str]:

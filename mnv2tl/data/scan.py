@@ -6,20 +6,24 @@ the first time.
 
 from __future__ import annotations
 
+import bisect
 import importlib.util
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mnv2tl import store
 from mnv2tl.data import images
 from mnv2tl.data.collector import pause_collector
-from mnv2tl.data.folder import Listing, list_folder
+from mnv2tl.data.folder import Group, Listing, list_folder
 from mnv2tl.data.judge import check_listing, check_share, judge
 from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.records import Columns
 from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.data.scan_worker import OUT_OF_MEMORY
-from mnv2tl.data.stat_index import Record, StatIndex
+from mnv2tl.data.stat_index import StatIndex
 from mnv2tl.data.worker_pool import DIED, TIMEOUT, read_files
 from mnv2tl.errors import MachineError, install_extra
 from mnv2tl.progress import track
@@ -68,14 +72,14 @@ def inspect(root: Path, config: ScanConfig) -> Scan:
     records, files_read, warnings = read_records(listing, config)
     manifest = judge(listing, records, root, config)
     manifest = replace(manifest, warnings=(*manifest.warnings, *warnings))
-    return Scan(manifest=manifest, files=len(records), files_read=files_read)
+    return Scan(manifest=manifest, files=sum(map(len, records)), files_read=files_read)
 
 
-def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Record], int, list[str]]:
+def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Columns], int, list[str]]:
     """Learn what each file of a listing holds, from the index or by reading it.
 
     Returns:
-        A record per file, in the order of `listing.found`; how many files were read for them; and
+        The records of each group of `listing.groups`; how many files were read for them; and
         what went wrong with the index, one line each.
 
     Raises:
@@ -84,41 +88,74 @@ def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Record], in
     if config.near_duplicates:
         _require_dhash()
     index = StatIndex(config.index, rule=_rule(config), is_trusted=not config.rehash)
-    known = _ask_index(index, listing)
-    if config.near_duplicates:
-        known = [
-            record if record is None or record.code or record.dhash is not None else None
-            for record in known
-        ]
-    new = [found for found, record in zip(listing.found, known, strict=True) if record is None]
+    known, new = _ask_index(index, listing, needs_dhash=config.near_duplicates)
     read = read_files(
-        [found.file for found in new],
+        new,
         {"max_pixels": config.max_pixels, "hash": config.near_duplicates},
         seconds=config.decode_seconds,
         workers=config.workers,
     )
-    fresh = []
+    is_done = False
     try:
-        for found, record in zip(new, track(read, "Reading images", total=len(new)), strict=True):
-            fresh.append(record)
+        shown = track(read, "Reading images", total=len(new))
+        for (number, row), record in zip(new.places(), shown, strict=True):
+            group = listing.groups[number]
+            known[number][row] = record
             if record.code not in _PASSING:
-                index.put(found.file, found.stat, record)
+                index.put(group.file(row), group.status(row), record)
+        is_done = True
     finally:
         read.close()
-        index.flush(prune=len(fresh) == len(new))
-    remaining = iter(fresh)
-    records = [next(remaining) if record is None else record for record in known]
-    return records, len(new), index.warnings
+        index.flush(prune=is_done)
+    return known, len(new), index.warnings
+
+
+class _Files(Sequence[str]):
+    """The paths of some files of a listing, made when they are asked for."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        self._rows: list[Sequence[int]] = []
+        self._ends: list[int] = []
+
+    def add(self, rows: Sequence[int]) -> None:
+        """Take some files of the next group."""
+        self._rows.append(rows)
+        self._ends.append(len(self) + len(rows))
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Yield the number of the group and the row in it of each file."""
+        for number, rows in enumerate(self._rows):
+            for row in rows:
+                yield number, row
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, at: Any) -> Any:
+        number = bisect.bisect_right(self._ends, at)
+        rows = self._rows[number]
+        return self._groups[number].file(rows[at - self._ends[number]])
 
 
 @pause_collector()
-def _ask_index(index: StatIndex, listing: Listing) -> list[Record | None]:
+def _ask_index(
+    index: StatIndex, listing: Listing, *, needs_dhash: bool
+) -> tuple[list[Columns], _Files]:
     root = os.fspath(listing.root)
     inside = root + os.sep
-    files = [found.file for found in listing.found]
-    elsewhere = {os.path.dirname(file) for file in files if not file.startswith(inside)}
-    index.load([root, *sorted(elsewhere)])
-    return [index.get(found.file, found.stat) for found in listing.found]
+    elsewhere = {each.folder for each in listing.groups if not each.folder.startswith(inside)}
+    index.load([root, *sorted(elsewhere - {root})])
+    columns, files = [], _Files(listing.groups)
+    for group in listing.groups:
+        known, unknown = index.match(group.folder, group.names, group.stats)
+        if needs_dhash:
+            unread = set(unknown)
+            lacking = known.find_lacking_dhash()
+            unknown = sorted(unread.union(lacking)) if lacking else unknown
+        columns.append(known)
+        files.add(unknown)
+    return columns, files
 
 
 def _require_dhash() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from mnv2tl.data.folder import Listing
 from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.records import Kind
 from mnv2tl.data.split import SPLITS
-from mnv2tl.data.stat_index import Record
 from mnv2tl.errors import show
 
 FORMAT_OF_SUFFIX = {
@@ -28,20 +28,18 @@ FORMAT_OF_SUFFIX = {
 _LISTED = 10
 
 
-def count_warnings(
-    listing: Listing, records: Sequence[Record], manifest: Manifest
-) -> tuple[str, ...]:
+def count_warnings(listing: Listing, kinds: Sequence[Kind], manifest: Manifest) -> tuple[str, ...]:
     """Return a line per kind of finding, none for what does not occur.
 
     Args:
         listing: What the folders hold.
-        records: What was read of each entry of the manifest, in its order.
+        kinds: What was read of each entry of the manifest, in its order.
         manifest: Entries, left-out files, duplicates and near duplicates.
     """
     return (
         *_ignored(listing),
         *_left_out(manifest),
-        *_of_images(records, manifest.entries),
+        *_of_images(kinds, manifest.entries),
         *_of_duplicates(manifest),
         *_of_splits(listing, manifest),
     )
@@ -60,19 +58,19 @@ def _left_out(manifest: Manifest) -> Iterable[str]:
         yield f"left out: {counts}"
 
 
-def _of_images(records: Sequence[Record], entries: Sequence[Entry]) -> Iterable[str]:
-    named = Counter(
-        (entry.path.rpartition(".")[2], record.format)
-        for entry, record in zip(entries, records, strict=True)
-    )
+def _of_images(kinds: Sequence[Kind], entries: Sequence[Entry]) -> Iterable[str]:
+    suffixes = [entry.path.rpartition(".")[2] for entry in entries]
+    named = Counter(zip(suffixes, kinds, strict=True))
     misnamed = sum(
         count
         for (suffix, kind), count in named.items()
-        if FORMAT_OF_SUFFIX.get(f".{suffix.lower()}") != kind
+        if FORMAT_OF_SUFFIX.get(f".{suffix.lower()}") != kind.format
     )
     if misnamed:
         yield f"extension mismatch: {misnamed}, used by their content"
-    notes = Counter(note for record in records for note in record.notes)
+    notes: Counter[str] = Counter()
+    for (_, kind), count in named.items():
+        notes.update(dict.fromkeys(kind.notes, count))
     yield from (f"{note}: {count}" for note, count in sorted(notes.items()))
 
 
@@ -89,17 +87,12 @@ def _of_duplicates(manifest: Manifest) -> Iterable[str]:
 
 
 def _of_splits(listing: Listing, manifest: Manifest) -> Iterable[str]:
-    splits: dict[str, str] = {}
-    leaks = {
-        entry.sha256
-        for entry in manifest.entries
-        if splits.setdefault(entry.sha256, entry.split) != entry.split
-    }
+    leaks = _find_leaks(manifest) if manifest.duplicates else ()
     if leaks:
         yield f"leak: {len(leaks)} images lie in two splits with equal bytes"
     if "test" in listing.folders and manifest.split_rule["test_fraction"]:
         yield "test_fraction has no effect: the test folder is the test split"
-    counts = manifest.counts()
+    counts = manifest.counts() if listing.folders else []
     for split in (split for split in SPLITS if split in listing.folders):
         without = [
             show(name)
@@ -110,3 +103,12 @@ def _of_splits(listing: Listing, manifest: Manifest) -> Iterable[str]:
             more = ", ..." if len(without) > _LISTED else ""
             names = ", ".join(without[:_LISTED])
             yield f"no {split} image in {len(without)} classes: {names}{more}"
+
+
+def _find_leaks(manifest: Manifest) -> set[str]:
+    splits: dict[str, str] = {}
+    return {
+        entry.sha256
+        for entry in manifest.entries
+        if splits.setdefault(entry.sha256, entry.split) != entry.split
+    }

@@ -1,82 +1,54 @@
 """What was learnt of each file, so that an unchanged one is not read again.
 
-An SQLite file keyed by absolute path. A record counts only while size, modification time, change
-time and inode of the file are those of the time it was read. It is a cache: damage to it, or a
-lock on it, costs time and a warning, never a result.
+An SQLite file. A record counts only while size, modification time, change time and inode of the
+file are those of the time it was read. It is a cache: damage to it, or a lock on it, costs time and
+a warning, never a result.
 
-A scan of unchanged files does little but read this, so a record is packed into one value.
+A scan of unchanged files does little but read this, so the files of a folder lie in one row, which
+is compared with the folder as a whole. What is read anew is added in rows of its own; the end of a
+scan makes one of them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import os
 import sqlite3
-import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from mnv2tl.data.index_part import (
+    Part,
+    Status,
+    changed_ns,
+    merge,
+    pack,
+    pack_status,
+    unpack,
+)
+from mnv2tl.data.records import Columns, Record
 from mnv2tl.errors import show
+
+__all__ = ["INDEX_NAME", "Record", "StatIndex", "Status"]
 
 INDEX_NAME = "images.sqlite"
 """A damaged file is deleted if its header says that it is an index, or, without one, its name."""
 
 _APPLICATION_ID = 0x6D6E7632  # "mnv2" in the header that SQLite keeps for such marks
-_SCHEMA = 2
-_FLUSH_ROWS = 2000
+_SCHEMA = 3
+_FLUSH_FILES = 2000
+_PART_FILES = 10_000
 # Two writes within one tick of the clock (at most 10 ms on Linux) leave the same times behind.
 _TICK_NS = 100_000_000
-_TABLE = """
-CREATE TABLE IF NOT EXISTS images (path BLOB PRIMARY KEY, record BLOB, crc INTEGER) WITHOUT ROWID
-"""
-_INSERT = "INSERT OR REPLACE INTO images VALUES (?, ?, ?)"
+_TABLES = (
+    "CREATE TABLE parts (id INTEGER PRIMARY KEY, folder BLOB, content BLOB, crc INTEGER)",
+    "CREATE INDEX folders ON parts (folder)",
+)
+_INSERT = "INSERT INTO parts (folder, content, crc) VALUES (?, ?, ?)"
+_SELECT = "SELECT id, folder, content, crc FROM parts"
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
-
-# Size, modification time, change time, inode; SHA-256 as text, width, height, dHash and whether
-# there is one. After it comes JSON: the rule, then the other fields of `Record`.
-_FIXED = struct.Struct("<QqqQ64sIIQ?")
-_INODE_BITS = 2**64 - 1  # some file systems of Windows have more
-
-_Row = tuple[bytes, bytes, int]
-
-
-class Status(NamedTuple):
-    """What shows that a file is unchanged: a third of the memory of `os.stat_result`."""
-
-    st_size: int
-    """Bytes."""
-    st_mtime_ns: int
-    """Time of the last change of its bytes."""
-    st_ctime_ns: int
-    """Time of the last change of its bytes, name or rights."""
-    st_ino: int
-    """Inode."""
-
-
-class Record(NamedTuple):
-    """What one reading of a file showed. A tuple: there is one per file, and they are made fast."""
-
-    sha256: str = ""
-    """Of the file's bytes; empty if the file was not read."""
-    width: int = 0
-    """Pixels, upright; 0 if it is no image."""
-    height: int = 0
-    """Pixels, upright; 0 if it is no image."""
-    format: str = ""
-    """Such as `JPEG`, by content."""
-    notes: tuple[str, ...] = ()
-    """What the decoder remarked, such as a malformed EXIF block."""
-    dhash: int | None = None
-    """64 bits; None if it was not asked for."""
-    code: str = ""
-    """Why the file is left out, such as `truncated`; empty if it is used."""
-    reason: str = ""
-    """The same as one sentence."""
 
 
 class StatIndex:
@@ -95,9 +67,13 @@ class StatIndex:
         self._rule = rule
         self._is_trusted = is_trusted
         self._opened_ns = time.time_ns()
-        self._known: dict[bytes, bytes] = {}
-        self._asked: set[bytes] = set()
-        self._new: list[_Row] = []
+        self._known: dict[str, Part] = {}
+        self._rows: dict[str, dict[str, int]] = {}
+        self._asked: dict[str, set[str]] = {}
+        self._whole: set[str] = set()
+        self._new: dict[str, Part] = {}
+        self._new_files = 0
+        self._changed: set[str] = set()
 
     def load(self, folders: Iterable[str]) -> None:
         """Read all records of the files below some absolute folders."""
@@ -105,70 +81,105 @@ class StatIndex:
             return
         folders = list(folders)
         try:
-            self._known = _select(self._path, folders)
+            self._known = _read(self._path, folders, self._rule)
         except (sqlite3.Error, OSError) as error:
             if not self._remove_damaged(error):
                 return
             with contextlib.suppress(sqlite3.Error, OSError):
-                self._known = _select(self._path, folders)
+                self._known = _read(self._path, folders, self._rule)
+
+    def match(self, folder: str, names: list[str], stats: bytes) -> tuple[Columns, Sequence[int]]:
+        """Return what is known of some files of a folder.
+
+        Args:
+            folder: Absolute.
+            names: Of the files, sorted.
+            stats: A packed status of each.
+
+        Returns:
+            A record per file, and the numbers of the files of which none is known.
+        """
+        known = self._known.get(folder) if self._is_trusted else None
+        if known is not None and known.names == names and known.stats == stats:
+            known.names = names  # once in memory
+            self._whole.add(folder)
+            return known.columns, ()
+        self._asked.setdefault(folder, set()).update(names)
+        columns = Columns.make_blank(len(names))
+        if known is None:
+            return columns, range(len(names))
+        found = Part(names=names, stats=stats, columns=columns)
+        unknown = []
+        rows = self._rows_of(folder)
+        for row, name in enumerate(names):
+            former = rows.get(name)
+            if former is None or known.status(former) != found.status(row):
+                unknown.append(row)
+            else:
+                columns[row] = known.columns[former]
+        return columns, unknown
 
     def get(self, file: str, stat: Status | os.stat_result) -> Record | None:
         """Return what is known of a file, or None if it must be read."""
-        path = os.fsencode(file)
-        self._asked.add(path)
-        content = self._known.get(path)
-        if content is None or not self._is_trusted:
+        folder, name = os.path.split(file)
+        self._asked.setdefault(folder, set()).add(name)
+        row = self._rows_of(folder).get(name) if self._is_trusted else None
+        if row is None or self._known[folder].status(row) != pack_status(stat):
             return None
-        size, mtime, ctime, inode, sha256, width, height, dhash, has_dhash = _FIXED.unpack_from(
-            content
-        )
-        rule, kind, notes, code, reason = _read_texts(content[_FIXED.size :])
-        if (
-            size != stat.st_size
-            or mtime != stat.st_mtime_ns
-            or ctime != stat.st_ctime_ns
-            or inode != stat.st_ino & _INODE_BITS
-            or rule != self._rule
-        ):
-            return None
-        return Record(
-            sha256.rstrip(b"\0").decode("ascii"),
-            width,
-            height,
-            kind,
-            notes,
-            dhash if has_dhash else None,
-            code,
-            reason,
-        )
+        return self._known[folder].columns[row]
 
-    def put(self, file: str, stat: Status | os.stat_result, record: Record) -> None:
-        """Keep a record under what `stat` was before the file was read."""
-        if self._path is None or stat.st_ctime_ns > self._opened_ns - _TICK_NS:
+    def put(self, file: str, status: bytes | Status | os.stat_result, record: Record) -> None:
+        """Keep a record under what the status, packed or not, was before the file was read."""
+        status = status if isinstance(status, bytes) else pack_status(status)
+        if self._path is None or changed_ns(status) > self._opened_ns - _TICK_NS:
             return
-        self._new.append(_row(os.fsencode(file), stat, self._rule, record))
-        if len(self._new) >= _FLUSH_ROWS:
+        folder, name = os.path.split(file)
+        new = self._new.setdefault(folder, Part(stats=bytearray()))
+        new.names.append(name)
+        new.stats += status
+        new.columns.append(record)
+        self._new_files += 1
+        if self._new_files >= _FLUSH_FILES:
             self.flush()
 
     def flush(self, *, prune: bool = False) -> None:
         """Write new records to the file.
 
         Args:
-            prune: Drop former records of files that were not asked for and are gone.
+            prune: The scan is over: drop former records of files that were not asked for and are
+                gone, and make one row of those of a folder.
         """
-        gone = []
-        if prune:
-            unasked = self._known.keys() - self._asked
-            gone = [(path,) for path in unasked if not os.path.lexists(path)]
-        if self._path is None or not (self._new or gone):
+        gone = self._find_gone() if prune else {}
+        self._changed |= self._new.keys() | gone.keys()
+        if self._path is None or not (self._new or (prune and self._changed)):
             return
         try:
             with _open(self._path) as connection, connection:
-                connection.executemany(_INSERT, self._new)
-                connection.executemany("DELETE FROM images WHERE path = ?", gone)
+                connection.execute("BEGIN IMMEDIATE")
+                for folder, part in self._new.items():
+                    connection.execute(_INSERT, _row(folder, part, self._rule))
+                for folder in self._changed if prune else ():
+                    _tidy(connection, folder, gone.get(folder, set()), self._rule)
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
         self._new.clear()
+        self._new_files = 0
+
+    def _rows_of(self, folder: str) -> dict[str, int]:
+        if folder not in self._rows:
+            names = self._known[folder].names if folder in self._known else []
+            self._rows[folder] = {name: row for row, name in enumerate(names)}
+        return self._rows[folder]
+
+    def _find_gone(self) -> dict[str, set[str]]:
+        gone = {}
+        for folder in self._known.keys() - self._whole:
+            known = self._known[folder]
+            unasked = set(known.names) - self._asked.get(folder, set())
+            lost = {name for name in unasked if not os.path.lexists(os.path.join(folder, name))}
+            if lost:
+                gone[folder] = lost
+        return gone
 
     def _remove_damaged(self, error: sqlite3.Error | OSError) -> bool:
         """Delete the file if it is an index of ours that is damaged; else work without one."""
@@ -208,44 +219,54 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
         if not tables:
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_SCHEMA}")
-            connection.execute(_TABLE)
+            for table in _TABLES:
+                connection.execute(table)
         yield connection
 
 
-def _select(path: Path, folders: list[str]) -> dict[bytes, bytes]:
-    known: dict[bytes, bytes] = {}
+def _read(path: Path, folders: list[str], rule: str) -> dict[str, Part]:
+    parts: dict[str, list[Part]] = {}
     with _open(path) as connection:
         for folder in folders:
-            first = os.fsencode(folder.rstrip(os.sep) + os.sep)
-            last = first[:-1] + bytes([first[-1] + 1])
-            select = "SELECT path, record, crc FROM images WHERE path >= ? AND path < ?"
-            for file, record, crc in connection.execute(select, (first, last)):
-                try:
-                    is_whole = zlib.crc32(record, zlib.crc32(file)) == crc
-                except TypeError:  # damage may change the type of a value too
-                    is_whole = False
-                if not is_whole:
-                    raise sqlite3.DatabaseError("a record does not match its checksum")
-                known[file] = record
-    return known
+            for _, name, part in _select(connection, folder, rule):
+                parts.setdefault(name, []).append(part)
+    return {name: each[0] if len(each) == 1 else merge(each) for name, each in parts.items()}
 
 
-def _row(path: bytes, stat: Status | os.stat_result, rule: str, record: Record) -> _Row:
-    fixed = _FIXED.pack(
-        *(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino & _INODE_BITS),
-        *(record.sha256.encode("ascii"), record.width, record.height),
-        *(record.dhash or 0, record.dhash is not None),
-    )
-    texts = [rule, record.format, record.notes, record.code, record.reason]
-    content = fixed + json.dumps(texts).encode("ascii")
-    return path, content, zlib.crc32(content, zlib.crc32(path))
+def _select(
+    connection: sqlite3.Connection, folder: str, rule: str, *, is_deep: bool = True
+) -> Iterator[tuple[int, str, Part]]:
+    """Yield number, folder and files of each row about a folder, the oldest first."""
+    first = os.fsencode(folder)
+    below = os.fsencode(folder.rstrip(os.sep) + os.sep)
+    last = below[:-1] + bytes([below[-1] + 1]) if is_deep else below
+    select = f"{_SELECT} WHERE folder = ? OR folder >= ? AND folder < ? ORDER BY id"
+    for number, name, content, crc in connection.execute(select, (first, below, last)):
+        try:
+            is_whole = zlib.crc32(content, zlib.crc32(name)) == crc
+        except TypeError:  # damage may change the type of a value too
+            is_whole = False
+        if not is_whole:
+            raise sqlite3.DatabaseError("a record does not match its checksum")
+        part, its_rule = unpack(content)
+        yield number, os.fsdecode(name), part if its_rule == rule else Part()
 
 
-@functools.lru_cache(maxsize=1000)
-def _read_texts(content: bytes) -> tuple[str, str, tuple[str, ...], str, str]:
-    # Few of them differ, so most are read once.
-    rule, kind, notes, code, reason = json.loads(content)
-    return rule, kind, tuple(notes), code, reason
+def _tidy(connection: sqlite3.Connection, folder: str, gone: set[str], rule: str) -> None:
+    """Make as few rows as possible of those about a folder, without the files that are gone."""
+    found = list(_select(connection, folder, rule, is_deep=False))
+    whole = merge(part for _, _, part in found)
+    if gone:
+        whole = whole.take([row for row, name in enumerate(whole.names) if name not in gone])
+    connection.executemany("DELETE FROM parts WHERE id = ?", [(number,) for number, _, _ in found])
+    for first in range(0, len(whole.names), _PART_FILES):
+        part = whole.take(range(first, min(first + _PART_FILES, len(whole.names))))
+        connection.execute(_INSERT, _row(folder, part, rule))
+
+
+def _row(folder: str, part: Part, rule: str) -> tuple[bytes, bytes, int]:
+    name, content = os.fsencode(folder), pack(part, rule)
+    return name, content, zlib.crc32(content, zlib.crc32(name))
 
 
 def _is_index(path: Path) -> bool:

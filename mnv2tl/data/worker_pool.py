@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-from mnv2tl.data.stat_index import Record
+from mnv2tl.data.records import Record
 from mnv2tl.errors import MachineError
 from mnv2tl.parallel import count_workers
 

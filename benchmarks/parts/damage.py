@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fault_points.file_writers import make_manifest
-from benchmarks.record import ROOT
+from benchmarks.parts.record import ROOT
 from mnv2tl import store, weight_cache
 from mnv2tl.cache_folder import VARIABLE
 from mnv2tl.checkpoint import load_run

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.timing import Call, time_in_turn
+from benchmarks.parts.timing import Call, time_in_turn
 from mnv2tl.progress import track
 
 OURS = ("native", "tf2onnx")

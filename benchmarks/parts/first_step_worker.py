@@ -1,6 +1,6 @@
 """One process of first_step.py: builds in one way, says when it is ready, and may predict.
 
-`python -m benchmarks.first_step_worker WAY WEIGHTS [OUT]`; OUT is where probabilities go.
+`python -m benchmarks.parts.first_step_worker WAY WEIGHTS [OUT]`; OUT is where probabilities go.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def build_whole(weights: str) -> Built:
 
 def build_stock(weights: str) -> Built:
     """Build what the classic notebook builds."""
-    from benchmarks.seed_recipe import build_classifier  # noqa: PLC0415
+    from benchmarks.parts.seed_recipe import build_classifier  # noqa: PLC0415
 
     model = build_classifier(CLASSES, weights)
     model.optimizer.build(model.trainable_variables)

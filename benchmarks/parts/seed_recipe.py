@@ -9,7 +9,7 @@ ModelCheckpoint.
 One thing is unlike the notebook, in its favour: validation pictures are not augmented. Base
 weights come from the cache of mnv2tl, since the notebook's own download needs the network.
 
-    KERAS_BACKEND=tensorflow python -m benchmarks.seed_recipe DATA --fold 0 --out RESULT.json
+    KERAS_BACKEND=tensorflow python -m benchmarks.parts.seed_recipe DATA --fold 0 --out RESULT.json
 
 It needs SciPy beside Keras.
 """
@@ -23,8 +23,8 @@ from typing import Any
 
 import click
 
-from benchmarks import record
-from benchmarks.pooled import list_predictions
+from benchmarks.parts import record
+from benchmarks.parts.pooled import list_predictions
 
 START = time.perf_counter()
 
@@ -151,7 +151,7 @@ def main(
     predict: bool,
 ) -> None:
     """Run the recipe on one split."""
-    from benchmarks.folds import has_own_split, read_data, write_fold  # noqa: PLC0415
+    from benchmarks.parts.folds import has_own_split, read_data, write_fold  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as made:
         folder = data

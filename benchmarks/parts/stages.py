@@ -18,8 +18,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.folds import assign_folds
-from benchmarks.pooled import list_predictions
+from benchmarks.parts.folds import assign_folds
+from benchmarks.parts.pooled import list_predictions
 from mnv2tl.batches import views_of_phases
 from mnv2tl.config import TrainConfig
 from mnv2tl.data.manifest import Manifest

@@ -2,19 +2,18 @@
 
 Two processes read and augment pictures (flips and rotations) ahead of the network, which runs
 without gradients, in channels-last layout; dropout, one linear layer, Adam 1e-3. It needs torch,
-torchvision and click. It prints each epoch's validation accuracy and the time.
+torchvision and click. It prints each epoch's validation accuracy.
 
 Keras pads stride-2 convolutions on the right and below only, and has another epsilon in its batch
 normalisation; torchvision's network is changed to do the same, so that both start from equal
 features. peers.py checks that.
 
-    python -m benchmarks.peer_torch FOLDER --arrays WEIGHTS.npz
+    python -m benchmarks.parts.peer_torch FOLDER --arrays WEIGHTS.npz
 """
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def train(folder: Path, arrays: Path, *, seed: int, epochs: int) -> None:
                 int((head(features_of(pixels)).argmax(1) == labels).sum())
                 for pixels, labels in val_batches
             )
-        line = {"epoch": epoch, "val_accuracy": right / len(val_set), "time": time.time()}
+        line = {"epoch": epoch, "val_accuracy": right / len(val_set)}
         click.echo(json.dumps(line))
 
 

@@ -2,22 +2,21 @@
 
 Pictures are read by `image_dataset_from_directory` and kept in memory after the first epoch;
 flips and rotations are drawn anew in each epoch; the base runs in inference mode; global average,
-dropout, one Dense layer, Adam 1e-3. It prints each epoch's validation accuracy and the time.
+dropout, one Dense layer, Adam 1e-3. It prints each epoch's validation accuracy.
 
-    KERAS_BACKEND=tensorflow python -m benchmarks.peer_keras FOLDER --arrays WEIGHTS.npz
+    KERAS_BACKEND=tensorflow python -m benchmarks.parts.peer_keras FOLDER --arrays WEIGHTS.npz
 """
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from benchmarks import record
+from benchmarks.parts import record
 
 IMAGE_PX = 224
 BATCH_SIZE = 16
@@ -78,7 +77,7 @@ def train(folder: Path, arrays: Path, *, seed: int, epochs: int) -> None:
     )
 
     def tell(epoch: int, logs: dict[str, float]) -> None:
-        line = {"epoch": epoch, "val_accuracy": float(logs["val_accuracy"]), "time": time.time()}
+        line = {"epoch": epoch, "val_accuracy": float(logs["val_accuracy"])}
         click.echo(json.dumps(line))
 
     told = keras.callbacks.LambdaCallback(on_epoch_end=tell)

@@ -18,7 +18,10 @@ CLASSES = 50
 """Sub-folders; every class has the same number of files."""
 _CANVASES = 24
 _CANVAS_PX = 640
-_SIDES_PX = (96, 320)
+SMALL_PX = (96, 320)
+"""Sides of the pictures, both included: the hardest case, a scan has least to decode."""
+PHOTOGRAPHS_PX = (400, 640)
+"""Sides like those of the photographs that most data sets hold."""
 _JPEG_SHARE = 0.9
 _AGAIN_EVERY = 50
 _COPY_EVERY = 200
@@ -52,22 +55,24 @@ def name_file(number: int) -> str:
     return f"class-{number % CLASSES:02d}/{number:06d}.{suffix}"
 
 
-def write_pictures(folder: Path, numbers: range) -> None:
+def write_pictures(folder: Path, numbers: range, sides_px: tuple[int, int] = SMALL_PX) -> None:
     """Write some of the files; what is written before does not matter.
 
     Args:
         folder: Holds the class folders, which are there already.
         numbers: Which files, from 0.
+        sides_px: Shortest and longest side, in pixels; at most 640.
     """
+    write = functools.partial(_write, sides_px=sides_px)
     for number in numbers:
         path = folder / name_file(number)
         original = number - CLASSES * 10  # of the same class and kind
         if number % _COPY_EVERY == 0 and original >= 0:
-            _write(folder / name_file(number), original, quality=88)
+            write(folder / name_file(number), original, quality=88)
         elif number % _AGAIN_EVERY == 1 and original >= 0:
-            _write(path, original, quality=70)
+            write(path, original, quality=70)
         else:
-            _write(path, number, quality=88)
+            write(path, number, quality=88)
 
 
 def make_folder(folder: Path) -> None:
@@ -81,9 +86,9 @@ def _is_jpeg(number: int) -> bool:
     return number % 10 < 10 * _JPEG_SHARE
 
 
-def _write(path: Path, number: int, *, quality: int) -> None:
+def _write(path: Path, number: int, *, quality: int, sides_px: tuple[int, int]) -> None:
     random = np.random.default_rng([2, number])
-    width, height = (int(each) for each in random.integers(_SIDES_PX[0], _SIDES_PX[1] + 1, 2))
+    width, height = (int(each) for each in random.integers(sides_px[0], sides_px[1] + 1, 2))
     left = int(random.integers(0, _CANVAS_PX - width + 1))
     top = int(random.integers(0, _CANVAS_PX - height + 1))
     canvas = _canvas(int(random.integers(_CANVASES)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from mnv2tl import machine, store
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 """The checkout; sub-processes start here."""
 RESULTS = ROOT / "benchmarks" / "results"
 """Where result files go unless --out says otherwise."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.markdown import markdown, origin
+from benchmarks.parts.markdown import markdown, origin
 
 Results = Sequence[dict[str, Any]]
 

@@ -64,13 +64,14 @@ def time_call(call: Callable[[], object]) -> float:
 @click.argument("index", type=click.Path(path_type=Path))
 @click.option("--rounds", default=0, show_default=True, help="Stat and scan in turn so often.")
 @click.option("--baseline", is_flag=True, help="Decode with Pillow instead of a scan.")
-def main(folder: Path, index: Path, rounds: int, baseline: bool) -> None:
+@click.option("--no-near-duplicates", is_flag=True, help="Do not look for them.")
+def main(folder: Path, index: Path, rounds: int, baseline: bool, no_near_duplicates: bool) -> None:
     """Scan once, or stat and scan in turn; print seconds and peak memory as JSON."""
     set_quiet(True)
     if baseline:
         click.echo(json.dumps({"seconds": time_call(lambda: decode_all(folder))}))
         return
-    config = ScanConfig(index=index)
+    config = ScanConfig(index=index, near_duplicates=not no_near_duplicates)
     start = time.perf_counter()
     scan = inspect(folder, config)
     found = {

@@ -17,7 +17,7 @@ import click
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks import record
+from benchmarks.parts import record
 
 MNV2TL = ("-c", "from mnv2tl.cli import main; main()")
 """Arguments of an interpreter that make it the command line, installed or not."""

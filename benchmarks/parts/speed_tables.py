@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.markdown import markdown, origin, with_all_versions
+from benchmarks.parts.markdown import markdown, origin, with_all_versions
 
 PREFIXES = ("end-to-end-", "speed-")
 """How the files begin that have bars."""

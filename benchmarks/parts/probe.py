@@ -1,7 +1,7 @@
 """Answer one question about a run, in a process of its own backend; backends.py asks.
 
-KERAS_BACKEND=jax python -m benchmarks.probe RUN --out PROBABILITIES.npz
-KERAS_BACKEND=jax python -m benchmarks.probe RUN --out HASHES.json --inputs
+KERAS_BACKEND=jax python -m benchmarks.parts.probe RUN --out PROBABILITIES.npz
+KERAS_BACKEND=jax python -m benchmarks.parts.probe RUN --out HASHES.json --inputs
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks import record
+from benchmarks.parts import record
 from mnv2tl import store
 from mnv2tl.backend import use_backend
 from mnv2tl.checkpoint import Run, load_run

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.worker import serve
-from mnv2tl.backend import list_versions
+from benchmarks.parts.worker import serve
+from mnv2tl.backend import list_versions, use_backend
 from mnv2tl.keras_model import build_model, freeze, set_arrays
 from mnv2tl.mobilenet import DENSE, list_layers
 from mnv2tl.store import write_file
@@ -60,7 +60,13 @@ class Networks:
         return found
 
     def open(self, network: str, weights: str, image_px: int, classes: int) -> dict[str, Any]:
-        """Build a network and fill it with the arrays of a file."""
+        """Build a network and fill it with the arrays of a file.
+
+        Ours gets the settings of the process that every command of mnv2tl makes. They hold for
+        the whole process, so a stock network that is timed needs another one.
+        """
+        if network == "ours":
+            use_backend(keras.backend.backend())
         with np.load(weights) as arrays:
             self.arrays = dict(arrays)
         build = {"ours": build_ours, "stock": build_stock}[network]

@@ -15,8 +15,8 @@ from typing import IO, Any, Self, cast
 
 import click
 
-from benchmarks import record
-from benchmarks.timing import make_environment
+from benchmarks.parts import record
+from benchmarks.parts.timing import make_environment
 
 Values = dict[str, Any]
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.markdown import markdown, origin
+from benchmarks.parts.markdown import markdown, origin
 
 Results = Sequence[dict[str, Any]]
 
@@ -14,21 +14,29 @@ Results = Sequence[dict[str, Any]]
 def scan_table(found: Results) -> str:
     """Return both scans beside what they are compared to, and the memory by number of files."""
     result = found[0]
-    labels = {
-        "first": ("first scan", "decoding each once with Pillow, one process per core"),
-        "second": ("second scan, nothing changed", "`scandir` and `stat` of each"),
-    }
-    rows = []
-    for key, (what, against) in labels.items():
-        part = result[key]
-        figures = (f"{part['ours']:.2f} s", f"{part['theirs']:.2f} s")
-        rows.append((what, against, *figures, _ratio(part["ratio"], part["range"])))
+    larger = result["photographs"]
+    low, high = larger["sides_px"]
+    small, photographs = "first scan", f"first scan of {larger['files']:,} of {low} to {high} px"
+    decoding = "decoding each once with Pillow, one process per core"
+    rows = [
+        (what, against, f"{part['ours']:.2f} s", f"{part['theirs']:.2f} s", _show_part(part))
+        for what, against, part in (
+            (small, decoding, result["first"]),
+            (f"{small}, without near duplicates", decoding, result["first"]["plain"]),
+            (photographs, decoding, larger),
+            (f"{photographs}, without near duplicates", decoding, larger["plain"]),
+            ("second scan, nothing changed", "`scandir` and `stat` of each", result["second"]),
+        )
+    ]
     head = ("what", "against", "ours", "theirs", "ours / theirs (range)")
     memory = ", ".join(
         f"{row['files']:,} files {row['first_mb']:.0f} MB" for row in result["memory"]
     )
-    below = f"{result['files']:,} files. Peak memory of a first scan, without the processes that "
-    below += f"decode: {memory}."
+    low, high = result["sides_px"]
+    below = (
+        f"{result['files']:,} files of {low} to {high} px, if nothing else is said. Peak memory "
+    )
+    below += f"of a first scan, without the processes that decode: {memory}."
     return f"{markdown(head, rows)}\n\n{below} {origin(result)}"
 
 
@@ -55,41 +63,44 @@ def growth_table(found: Results) -> str:
 
 
 def peers_table(found: Results) -> str:
-    """Return mnv2tl and its peers: accuracy, and seconds to the same accuracy."""
+    """Return each peer: seconds to the accuracy that both reach, and those of mnv2tl."""
     result = found[0]
     runs = result["runs"]
-    ours = [run["mnv2tl"] for run in runs]
-    seconds = [run["seconds"] for run in ours]
-    rows = [
-        (
-            f"mnv2tl on {result['backend']}, whole run",
-            _accuracy([run["val_accuracy"] for run in ours]),
-            _seconds(seconds),
-            "1",
-        )
-    ]
+    rows = []
     names = {"keras": "plain Keras and tf.data, TensorFlow", "torch": "plain PyTorch"}
     for name, label in names.items():
         if name not in result["median_ratio"]:
             continue
         each = [run[name] for run in runs]
         ratios = [run["ratio"] for run in each]
+        whole = [run["ratio_to_whole_run"] for run in each]
         rows.append(
             (
                 label,
-                _accuracy([run["best_val_accuracy"] for run in each]),
+                _accuracy([run["target"] for run in each]),
                 _seconds([run["seconds"] for run in each]),
+                _seconds([run["our_seconds"] for run in each]),
                 _ratio(result["median_ratio"][name], [min(ratios), max(ratios)]),
+                _ratio(statistics.median(whole), [min(whole), max(whole)]),
             )
         )
-    head = ("script", "best accuracy", "seconds to the same accuracy", "against mnv2tl (range)")
+    head = (
+        *("script", "accuracy", "seconds to it", f"mnv2tl on {result['backend']}"),
+        *("ratio (range)", "ratio to mnv2tl's whole run"),
+    )
     peers = [
         f"{name} {version}"
         for versions in result["peer_versions"].values()
         for name, version in versions.items()
     ]
-    below = f"{result['data']}, {result['epochs']} epochs, {len(runs)} seeds; {', '.join(peers)}."
+    best = [max(each["val_accuracy"] for each in run["mnv2tl"]["epochs"]) for run in runs]
+    below = f"{result['data']}, {result['epochs']} epochs, {len(runs)} seeds; "
+    below += f"best epoch of mnv2tl {_accuracy(best)}; {', '.join(peers)}."
     return f"{markdown(head, rows)}\n\n{below} {origin(result)}"
+
+
+def _show_part(part: dict[str, Any]) -> str:
+    return _ratio(part["ratio"], part["range"])
 
 
 def _accuracy(values: Sequence[float]) -> str:

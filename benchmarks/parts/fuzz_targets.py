@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.record import ROOT
+from benchmarks.parts.record import ROOT
 from mnv2tl import store
 from mnv2tl.checkpoint import load_run
 from mnv2tl.data.images import UnreadableImageError, decode

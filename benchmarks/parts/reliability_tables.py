@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.markdown import markdown, origin, with_all_versions
+from benchmarks.parts.markdown import markdown, origin, with_all_versions
 
 Results = Sequence[dict[str, Any]]
 
@@ -58,19 +58,30 @@ def memory_table(found: Results) -> str:
     """Return how much a long training grows, on each backend."""
     rows = []
     for result in found:
-        low, high = result["kb_per_epoch_interval"]
+        steps = result["steps_kb"].values()
         rows.append(
             (
                 result["backend"],
                 f"{result['epochs']:,}",
                 f"{result['rss_mb']['after_warm_up']:.0f} MB",
                 f"{result['rss_mb']['last']:.0f} MB",
-                f"{result['kb_per_epoch']:.1f} KB ({low:.1f} to {high:.1f})",
+                _show_slope(result, "kb_per_epoch"),
+                _show_slope(result, "kb_per_epoch_without_steps"),
+                f"{result['history_row_kb']:.1f} KB",
+                f"{len(steps)}, {sum(steps) / 1024:.0f} MB" if steps else "none",
             )
         )
     warm_up = found[0]["warm_up"]
-    head = ("backend", "epochs", f"memory after {warm_up}", "at the end", "growth an epoch")
+    head = (
+        *("backend", "epochs", f"memory after {warm_up}", "at the end", "growth an epoch"),
+        *("without steps of the heap", "of it the history", "steps of the heap"),
+    )
     return f"{markdown(head, rows)}\n\n{origin(with_all_versions(found))}"
+
+
+def _show_slope(result: dict[str, Any], key: str) -> str:
+    low, high = result[f"{key}_interval"]
+    return f"{result[key]:.1f} KB ({low:.1f} to {high:.1f})"
 
 
 def _list_readings(result: dict[str, Any]) -> list[list[str]]:

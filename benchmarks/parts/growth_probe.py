@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from benchmarks.scan_pictures import CLASSES, name_file
+from benchmarks.parts.scan_pictures import CLASSES, name_file
 from mnv2tl.data.augment import PRESETS
 from mnv2tl.data.manifest import Entry
 from mnv2tl.data.views import PLAIN, ViewMaker

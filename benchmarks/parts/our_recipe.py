@@ -3,7 +3,7 @@
 The counterpart of seed_recipe.py: the same folds, the same form of result. A setting is a name
 from the table of ablation.py.
 
-    python -m benchmarks.our_recipe DATA --backend jax --pieces DIR
+    python -m benchmarks.parts.our_recipe DATA --backend jax --pieces DIR
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from benchmarks import record
-from benchmarks.folds import has_own_split, read_data, write_fold
-from benchmarks.pooled import list_predictions
-from benchmarks.settings import SETTINGS, make_config
+from benchmarks.parts import record
+from benchmarks.parts.folds import has_own_split, read_data, write_fold
+from benchmarks.parts.pooled import list_predictions
+from benchmarks.parts.settings import SETTINGS, make_config
 from mnv2tl import store
 from mnv2tl.backend import BACKENDS, use_backend
 from mnv2tl.config import TrainConfig

@@ -1,6 +1,6 @@
 """Write a run's network as ONNX on one road, in a process of its own; roads.py asks.
 
-    KERAS_BACKEND=jax python -m benchmarks.road_writer RUN --road keras-jax --out MODEL.onnx
+    KERAS_BACKEND=jax python -m benchmarks.parts.road_writer RUN --road keras-jax --out MODEL.onnx
 
 The last line on stdout is JSON: the seconds that the writing itself took.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks import record
+from benchmarks.parts import record
 from mnv2tl import store
 from mnv2tl.backend import use_backend
 from mnv2tl.checkpoint import Run, load_run
