@@ -88,7 +88,8 @@ def _without_start_up_notes() -> Iterator[None]:
 def _open_memory() -> IO[bytes]:
     """Return a file that needs no room on a disk, where the system has such."""
     if hasattr(os, "memfd_create"):  # Linux
-        return os.fdopen(os.memfd_create("notes"), "w+b")
+        with contextlib.suppress(OSError):  # forbidden in some containers
+            return os.fdopen(os.memfd_create("notes"), "w+b")
     return tempfile.TemporaryFile()
 
 

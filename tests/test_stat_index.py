@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -321,3 +322,44 @@ def test_what_a_killed_scan_has_read_stays(
     index.flush(prune=True)
 
     assert _count_rows(path) == 2  # three files, and one
+
+
+def test_index_that_many_make_at_once_is_not_called_damaged(tmp_path: Path) -> None:
+    """Whoever comes second finds tables, or makes none; nobody deletes the file of another."""
+    paths = [tmp_path / str(number) / INDEX_NAME for number in range(30)]
+    barrier = threading.Barrier(4)
+    warnings: list[str] = []
+
+    def open_all() -> None:
+        for path in paths:
+            index = StatIndex(path, rule="r")
+            barrier.wait()
+            index.load(["/a"])
+            warnings.extend(index.warnings)
+
+    threads = [threading.Thread(target=open_all) for _ in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+
+    assert warnings == []
+
+
+@pytest.mark.parametrize("year", [1700, 2400])
+def test_times_that_no_clock_shows_stop_no_scan(root: Path, config: ScanConfig, year: int) -> None:
+    """A file system keeps them, as nanoseconds they do not fit into 64 bits; the file is known."""
+    file = next((root / "cats").iterdir())
+    seconds = round((year - 1970) * 365.2425 * 86400)
+    os.utime(file, ns=(0, seconds * 10**9))
+    time.sleep(0.2)  # older than a tick
+
+    first, second = inspect(root, config), inspect(root, config)
+
+    assert second.manifest == first.manifest
+    assert (first.files_read, second.files_read) == (first.files, 0)

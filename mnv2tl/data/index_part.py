@@ -18,6 +18,7 @@ _HEADER = struct.Struct("<QQQ")  # files, bytes of their names, bytes of JSON
 _STATUS = struct.Struct("<QqqQ")
 STATUS_BYTES = _STATUS.size
 _INODE_BITS = 2**64 - 1  # some file systems of Windows have more
+_LATEST_NS = 2**63 - 1  # in April 2262; file systems know later times
 _SHA256_BYTES = 32
 
 
@@ -36,8 +37,10 @@ class Status(NamedTuple):
 
 def pack_status(stat: Status | os.stat_result) -> bytes:
     """Return a status as `STATUS_BYTES` bytes."""
-    inode = stat.st_ino & _INODE_BITS
-    return _STATUS.pack(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, inode)
+    times = (
+        max(min(each, _LATEST_NS), -_LATEST_NS) for each in (stat.st_mtime_ns, stat.st_ctime_ns)
+    )
+    return _STATUS.pack(stat.st_size, *times, stat.st_ino & _INODE_BITS)
 
 
 def changed_ns(status: bytes | bytearray) -> int:

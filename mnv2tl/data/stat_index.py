@@ -43,8 +43,9 @@ _PART_FILES = 10_000
 # Two writes within one tick of the clock (at most 10 ms on Linux) leave the same times behind.
 _TICK_NS = 100_000_000
 _TABLES = (
-    "CREATE TABLE parts (id INTEGER PRIMARY KEY, folder BLOB, content BLOB, crc INTEGER)",
-    "CREATE INDEX folders ON parts (folder)",
+    "CREATE TABLE IF NOT EXISTS "
+    "parts (id INTEGER PRIMARY KEY, folder BLOB, content BLOB, crc INTEGER)",
+    "CREATE INDEX IF NOT EXISTS folders ON parts (folder)",
 )
 _INSERT = "INSERT INTO parts (folder, content, crc) VALUES (?, ?, ?)"
 _SELECT = "SELECT id, folder, content, crc FROM parts"
@@ -211,9 +212,10 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(path, timeout=5.0)) as connection:
         # A power cut may cost records; each row's checksum keeps a torn one from being believed.
         connection.execute("PRAGMA synchronous = OFF")
+        # In this order: another process may make the tables now, and it makes the marks before.
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if tables and (application != _APPLICATION_ID or version != _SCHEMA):
             raise sqlite3.DatabaseError("it is another program's file, or of another version")
         if not tables:
