@@ -63,6 +63,13 @@ def time_ours(
     return {**found, "val_accuracy": summary["val_accuracy"], "inside": inside}
 
 
+def ask_versions(python: str) -> dict[str, str]:
+    """Return the versions of what an interpreter has; it need not be this one."""
+    code = "import json; from mnv2tl.backend import list_versions as v; print(json.dumps(v()))"
+    versions: dict[str, str] = json.loads(run_process([python, "-c", code])[1])
+    return versions
+
+
 def _run(
     python: str, arguments: list[str], backend: str, cache: Path
 ) -> tuple[dict[str, float], str]:
@@ -120,6 +127,7 @@ def main(
         "epochs": epochs,
         "weights": weights,
         "conditions": conditions,
+        "versions": ask_versions(python),
         "median_seconds": medians,
         "floor_seconds": statistics.median(run["core_seconds"] for run in results["mnv2tl"])
         / len(os.sched_getaffinity(0)),
