@@ -14,7 +14,6 @@ Run it on a machine that does nothing else.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import statistics
@@ -30,6 +29,7 @@ from benchmarks.parts.folds import has_own_split, read_data, write_fold
 from benchmarks.parts.timing import MNV2TL, NAMES, get_ready, make_bar, run_process
 from mnv2tl.backend import BACKENDS
 from mnv2tl.cache_folder import cache_folder
+from mnv2tl.parallel import count_workers
 
 ASKED = {"jax": 20.0, "tensorflow": 5.0}
 """Backend -> how many times as fast as the classic script a training shall be."""
@@ -130,7 +130,7 @@ def main(
         "versions": ask_versions(python),
         "median_seconds": medians,
         "floor_seconds": statistics.median(run["core_seconds"] for run in results["mnv2tl"])
-        / len(os.sched_getaffinity(0)),
+        / count_workers(),
         "ratio": medians["classic"] / medians["mnv2tl"],
         "runs": results,
         "bars": [

@@ -114,16 +114,14 @@ def compare_first(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return sides[0] | {"plain": sides[1]}
 
 
-def measure_photographs(folder: Path, place: Path, *, files: int, rounds: int) -> dict[str, Any]:
+def measure_photographs(folder: Path, place: Path, *, rounds: int) -> dict[str, Any]:
     """Return how long a first scan of larger pictures takes; see `summarise`.
 
     Args:
-        folder: Of the pictures; they are made if they are missing.
+        folder: Of the pictures.
         place: For the index.
-        files: Number of pictures.
         rounds: First scans.
     """
-    make_pictures(folder, files, PHOTOGRAPHS_PX)
     found = scan_first(folder, place / "photographs.sqlite", rounds=rounds)
     files = found["whole"][-1]["files"]
     return {"files": files, "sides_px": list(PHOTOGRAPHS_PX), **compare_first(found)}
@@ -133,7 +131,7 @@ def measure_photographs(folder: Path, place: Path, *, files: int, rounds: int) -
 @click.option("--files", default=100_000, show_default=True, help="Number of pictures.")
 @click.option("--rounds", default=2, show_default=True, help="First scans.")
 @click.option("--pictures", type=click.Path(path_type=Path), help="Made if missing, and kept.")
-@click.option("--photographs", default=10_000, show_default=True, help="Larger ones; 0: none.")
+@click.option("--photographs", default=10_000, show_default=True, help="Number of larger ones.")
 @click.option("--only-make", is_flag=True, help="Make the pictures and end.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file.")
 def main(
@@ -150,8 +148,7 @@ def main(
         folder = pictures or Path(made) / "pictures"
         larger = folder.with_name(f"{folder.name}-photographs")
         make_pictures(folder, files)
-        if only_make and photographs:
-            make_pictures(larger, photographs, PHOTOGRAPHS_PX)
+        make_pictures(larger, photographs, PHOTOGRAPHS_PX)
         if only_make:
             return
         index = Path(made) / "index.sqlite"
@@ -166,10 +163,7 @@ def main(
             steps = [probe(part, Path(made) / f"{share}.sqlite") for _ in range(2)]
             memory.append(_memory_row(*steps))
         memory.append(_memory_row(first, again))
-        photographed = {}
-        if photographs:
-            figures = measure_photographs(larger, Path(made), files=photographs, rounds=rounds)
-            photographed = {"photographs": figures}
+        of_photographs = measure_photographs(larger, Path(made), rounds=rounds)
     if again["files_read"] or again["manifest_sha256"] != first["manifest_sha256"]:
         raise click.ClickException("the second scan read files, or found something else")
     second = summarise(again["scan_seconds"], again["stat_seconds"], ASKED["second"])
@@ -182,7 +176,7 @@ def main(
         "first": once,
         "second": second,
         "memory": memory,
-        **photographed,
+        "photographs": of_photographs,
     }
     record.write(out or record.RESULTS / "scan-speed.json", figures)
     click.echo(f"first {once['ratio']:.2f}x, second {second['ratio']:.2f}x")

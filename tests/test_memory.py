@@ -118,8 +118,8 @@ def test_a_batch_that_does_not_fit_names_the_half(batch_size: int, fix: str) -> 
             raise MemoryError
 
 
-def test_used_up_datasets_are_let_go(backend: str) -> None:
-    """On TensorFlow every dataset of a generator would live as long as the process."""
+def _make_training() -> tuple[Any, Callable[[], Any]]:
+    """Return a tiny model, and what makes a dataset for it."""
     import keras
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -131,10 +131,16 @@ def test_used_up_datasets_are_let_go(backend: str) -> None:
 
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
+    return model, Batches
+
+
+def test_used_up_datasets_are_let_go(backend: str) -> None:
+    """On TensorFlow every dataset of a generator would live as long as the process."""
+    model, make_batches = _make_training()
     made = []
     with forget_generators() as forget:
         for _ in range(4):
-            batches = Batches()
+            batches = make_batches()
             made.append(weakref.ref(batches))
             model.fit(batches, verbose=0)
             del batches
@@ -149,22 +155,12 @@ def test_used_up_datasets_are_let_go(backend: str) -> None:
 
 def test_what_datasets_leave_in_cycles_is_let_go_at_once(backend: str) -> None:
     """Else TensorFlow's traces of some hundred epochs wait for Python to look for them."""
-    import keras
-
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-        def __len__(self) -> int:
-            return 2
-
-        def __getitem__(self, index: int) -> tuple[np.ndarray[Any, Any], ...]:
-            return np.ones((4, 3), np.float32), np.ones((4, 1), np.float32)
-
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
+    model, make_batches = _make_training()
     counts = []
     gc.collect()
     with forget_generators() as forget:
         for _ in range(8):
-            model.fit(Batches(), verbose=0)
+            model.fit(make_batches(), verbose=0)
             forget()
             counts.append(len(gc.get_objects()))
 

@@ -351,11 +351,10 @@ def test_index_that_many_make_at_once_is_not_called_damaged(tmp_path: Path) -> N
     assert warnings == []
 
 
-@pytest.mark.parametrize("year", [1700, 2400])
-def test_times_that_no_clock_shows_stop_no_scan(root: Path, config: ScanConfig, year: int) -> None:
+def test_a_date_beyond_2262_stops_no_scan(root: Path, config: ScanConfig) -> None:
     """A file system keeps them, as nanoseconds they do not fit into 64 bits; the file is known."""
     file = next((root / "cats").iterdir())
-    seconds = round((year - 1970) * 365.2425 * 86400)
+    seconds = round((2400 - 1970) * 365.2425 * 86400)
     os.utime(file, ns=(0, seconds * 10**9))
     time.sleep(0.2)  # older than a tick
 

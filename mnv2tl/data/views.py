@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,7 @@ class ViewMaker:
         """Return a text that is equal only for equal pixels of one `identity`."""
         if view == PLAIN:
             return f"{entry.sha256}:plain"
-        rule = sha256_json([augment.RULE_VERSION, self.augment.to_json(), self.seed])
-        return f"{entry.sha256}:{rule[:16]}:{view}"
+        return f"{entry.sha256}:{_name_rule(augment.RULE_VERSION, self.augment, self.seed)}:{view}"
 
     def load(self, entry: Entry) -> NDArray[np.uint8]:
         """Return the plain pixels of an image, shape (image_px, image_px, 3).
@@ -65,3 +65,9 @@ class ViewMaker:
         if view == PLAIN:
             return pixels
         return augment.augment(pixels, self.augment, seed=self.seed, sha256=entry.sha256, view=view)
+
+
+@functools.lru_cache
+def _name_rule(version: int, config: AugmentConfig, seed: int) -> str:
+    """Return a short name of how views are made; it is asked for once per view and epoch."""
+    return sha256_json([version, config.to_json(), seed])[:16]
