@@ -20,6 +20,7 @@ from mnv2tl.data.manifest import Entry
 from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, MachineError, ResultError
 from mnv2tl.feature_cache import FeatureSpace, make_room
+from mnv2tl.interrupts import raise_pending
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import CHUNK_IMAGES, Trunk
@@ -168,6 +169,7 @@ def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job]) -> No
                 for view, pixels in zip(views, made, strict=True):
                     pack.add(maker.key(entry, view), pixels)
             advance(len(views))
+            raise_pending()
         pack.flush()
 
 

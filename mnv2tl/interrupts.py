@@ -1,13 +1,15 @@
 """Stop at a signal, even if it arrives where an exception is lost.
 
-Extension modules drop an exception that a signal handler raises while they convert arguments; a
-Ctrl-C then does nothing. So the handler also notes the signal, and long loops ask for it.
+Extension modules drop an exception that a signal handler raises while they convert arguments, and
+Python itself drops one raised in a finalizer or a callback of a weak reference, after a traceback.
+A Ctrl-C then does nothing. So the handler also notes the signal, and long loops ask for it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from types import FrameType
@@ -32,6 +34,7 @@ def watch_signals() -> Iterator[None]:
         yield
         return
     former = {number: signal.getsignal(number) for number in _SIGNALS}
+    former_hook = sys.unraisablehook
 
     def note(number: int, frame: FrameType | None) -> None:
         global _pending
@@ -39,11 +42,18 @@ def watch_signals() -> Iterator[None]:
         _set_handlers(former)
         raise _error(number)
 
+    def tell_lost(lost: sys.UnraisableHookArgs) -> None:
+        # What is noted is not lost, so nobody needs its traceback.
+        if not isinstance(lost.exc_value, InterruptError):
+            former_hook(lost)
+
+    sys.unraisablehook = tell_lost
     _set_handlers(dict.fromkeys(_SIGNALS, note))
     try:
         yield
     finally:
         _set_handlers(former)
+        sys.unraisablehook = former_hook
 
 
 def raise_pending() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -34,6 +36,38 @@ def test_a_signal_whose_exception_was_lost_is_found_later() -> None:
 
     with watch_signals():
         raise_pending()
+
+
+def test_a_signal_in_a_finalizer_is_found_later_and_shows_no_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Python drops what a callback of a weak reference raises; other errors there are told."""
+
+    class Thing:
+        pass
+
+    def finalize(call: Callable[[], object]) -> None:
+        thing = Thing()
+        # The reference must outlive the thing.
+        reference = weakref.ref(thing, lambda _: call())
+        del thing
+        assert reference() is None
+
+    former = sys.unraisablehook
+    sys.unraisablehook = sys.__unraisablehook__  # pytest has its own
+    try:
+        with watch_signals():
+            finalize(lambda: signal.raise_signal(signal.SIGINT))
+            assert "Traceback" not in capsys.readouterr().err
+
+            finalize(lambda: [].pop())
+            assert "pop from empty list" in capsys.readouterr().err
+
+            with pytest.raises(InterruptError):
+                raise_pending()
+        assert sys.unraisablehook is sys.__unraisablehook__
+    finally:
+        sys.unraisablehook = former
 
 
 @pytest.fixture

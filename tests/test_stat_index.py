@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.parts.index_reader import read_index
 from mnv2tl.data import stat_index
-from mnv2tl.data.index_part import unpack
+from mnv2tl.data.index_part import pack_status, unpack
 from mnv2tl.data.scan import ScanConfig, inspect
 from mnv2tl.data.stat_index import INDEX_NAME, Record, StatIndex
 
@@ -258,13 +259,13 @@ def test_record_survives_with_all_its_fields(tmp_path: Path) -> None:
     for record in records:
         writer = StatIndex(tmp_path / INDEX_NAME, rule="r")
         writer.load([os.fspath(tmp_path)])
-        writer.put(os.fspath(file), file.stat(), record)
+        writer.put(os.fspath(file), pack_status(file.stat()), record)
         writer.flush()
 
         reader = StatIndex(tmp_path / INDEX_NAME, rule="r")
         reader.load([os.fspath(tmp_path)])
 
-        assert reader.get(os.fspath(file), file.stat()) == record
+        assert read_index(reader, [file]) == [record]
         assert reader.warnings == []
 
 
@@ -272,10 +273,10 @@ def test_no_path_keeps_nothing(tmp_path: Path) -> None:
     """Without an index every file is new."""
     index = StatIndex(None, rule="r")
     index.load([os.fspath(tmp_path)])
-    index.put(os.fspath(tmp_path), tmp_path.stat(), Record())
+    index.put(os.fspath(tmp_path), pack_status(tmp_path.stat()), Record())
     index.flush(prune=True)
 
-    assert index.get(os.fspath(tmp_path), tmp_path.stat()) is None
+    assert read_index(index, [tmp_path]) == [None]
 
 
 def _fill(path: Path, files: list[Path]) -> StatIndex:
@@ -283,7 +284,8 @@ def _fill(path: Path, files: list[Path]) -> StatIndex:
     index = StatIndex(path, rule="r")
     index.load([os.fspath(files[0].parent)])
     for file in files:
-        index.put(os.fspath(file), file.stat(), Record(sha256="ab" * 32, width=1, height=1))
+        status = pack_status(file.stat())
+        index.put(os.fspath(file), status, Record(sha256="ab" * 32, width=1, height=1))
     return index
 
 
@@ -303,7 +305,7 @@ def test_two_scans_at_a_time_keep_what_both_read(root: Path, tmp_path: Path) -> 
 
     reader = StatIndex(path, rule="r")
     reader.load([os.fspath(root)])
-    assert all(reader.get(os.fspath(file), file.stat()) for file in files)
+    assert None not in read_index(reader, files)
     assert _count_rows(path) == 1
 
 
@@ -318,7 +320,7 @@ def test_what_a_killed_scan_has_read_stays(
     assert _count_rows(path) == 2
 
     index = _fill(path, files)
-    assert index.get(os.fspath(files[1]), files[1].stat()) is not None
+    assert read_index(index, files[:2]).count(None) == 0
     index.flush(prune=True)
 
     assert _count_rows(path) == 2  # three files, and one

@@ -18,7 +18,9 @@ from benchmarks.fault_points.sweep import (
     check_empty_of_parts,
     check_tidy,
 )
+from benchmarks.parts.index_reader import read_index
 from mnv2tl import checkpoint, store
+from mnv2tl.data.index_part import pack_status
 from mnv2tl.data.manifest import Entry, Manifest
 from mnv2tl.data.stat_index import Record, StatIndex
 from mnv2tl.feature_cache import FeatureSpace, make_room
@@ -169,9 +171,9 @@ def index_writer(files: list[Path]) -> Writer:
     def fill(folder: Path, wanted: list[Path]) -> StatIndex:
         index = StatIndex(folder / "images.sqlite", rule="rule")
         index.load([str(files[0].parent)])
-        for file in wanted:
-            if index.get(str(file), file.stat()) is None:
-                index.put(str(file), file.stat(), record(file))
+        for file, known in zip(wanted, read_index(index, wanted), strict=True):
+            if known is None:
+                index.put(str(file), pack_status(file.stat()), record(file))
         index.flush(prune=True)
         return index
 
@@ -184,7 +186,7 @@ def index_writer(files: list[Path]) -> Writer:
     def check(folder: Path, outcome: Outcome) -> None:
         index = StatIndex(folder / "images.sqlite", rule="rule")
         index.load([str(files[0].parent)])
-        known = [index.get(str(file), file.stat()) for file in files]
+        known = read_index(index, files)
         if any(each not in (None, record(file)) for each, file in zip(known, files, strict=True)):
             raise BrokenError("corrupt", "a record is another one")
         if index.warnings:
@@ -194,7 +196,7 @@ def index_writer(files: list[Path]) -> Writer:
         fill(folder, files)
         again = StatIndex(folder / "images.sqlite", rule="rule")
         again.load([str(files[0].parent)])
-        if any(again.get(str(file), file.stat()) != record(file) for file in files):
+        if read_index(again, files) != [record(file) for file in files]:
             raise BrokenError("inconsistent", "not all records are there after the next run")
         check_empty_of_parts(folder)
 

@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fault_points.file_writers import make_manifest
+from benchmarks.parts.index_reader import read_index
 from benchmarks.parts.record import ROOT
 from mnv2tl import store, weight_cache
 from mnv2tl.cache_folder import VARIABLE
 from mnv2tl.checkpoint import load_run
+from mnv2tl.data.index_part import pack_status
 from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.stat_index import Record, StatIndex
 from mnv2tl.errors import Mnv2tlError
@@ -238,13 +240,13 @@ def _index_artifact(folder: Path) -> Artifact:
     index.load([str(pictures)])
     for number, (file, status) in enumerate(zip(files, stats, strict=True)):
         record = Record(sha256=store.sha256_bytes(bytes([number])), width=number, height=9)
-        index.put(str(file), status, record)
+        index.put(str(file), pack_status(status), record)
     index.flush()
 
     def read() -> dict[str, Any]:
         index = StatIndex(path, rule="rule")
         index.load([str(pictures)])
-        found = [index.get(str(file), status) for file, status in zip(files, stats, strict=True)]
+        found = read_index(index, files, stats)
         return {file.name: each and each._asdict() for file, each in zip(files, found, strict=True)}
 
     return Artifact(name="stat index", path=path, read=read)

@@ -21,17 +21,15 @@ from pathlib import Path
 
 from mnv2tl.data.index_part import (
     Part,
-    Status,
     changed_ns,
     merge,
     pack,
-    pack_status,
     unpack,
 )
 from mnv2tl.data.records import Columns, Record
 from mnv2tl.errors import show
 
-__all__ = ["INDEX_NAME", "Record", "StatIndex", "Status"]
+__all__ = ["INDEX_NAME", "Record", "StatIndex"]
 
 INDEX_NAME = "images.sqlite"
 """A damaged file is deleted if its header says that it is an index, or, without one, its name."""
@@ -120,18 +118,8 @@ class StatIndex:
                 columns[row] = known.columns[former]
         return columns, unknown
 
-    def get(self, file: str, stat: Status | os.stat_result) -> Record | None:
-        """Return what is known of a file, or None if it must be read."""
-        folder, name = os.path.split(file)
-        self._asked.setdefault(folder, set()).add(name)
-        row = self._rows_of(folder).get(name) if self._is_trusted else None
-        if row is None or self._known[folder].status(row) != pack_status(stat):
-            return None
-        return self._known[folder].columns[row]
-
-    def put(self, file: str, status: bytes | Status | os.stat_result, record: Record) -> None:
-        """Keep a record under what the status, packed or not, was before the file was read."""
-        status = status if isinstance(status, bytes) else pack_status(status)
+    def put(self, file: str, status: bytes, record: Record) -> None:
+        """Keep a record under what the packed status was before the file was read."""
         if self._path is None or changed_ns(status) > self._opened_ns - _TICK_NS:
             return
         folder, name = os.path.split(file)
