@@ -91,11 +91,10 @@ def try_files(files: list[Path]) -> dict[str, Any]:
     names = [str(file) for file in files]
     records = list(read_files(names, _OPTIONS, seconds=HANG_SECONDS))
     alone, other = [], []
-    dhash = scan_worker.load_dhash()
     for file in names:
         started = time.perf_counter()
         try:
-            scan_worker.describe_file(file, max_pixels=MAX_PIXELS, dhash=dhash)
+            scan_worker.describe_file(file, max_pixels=MAX_PIXELS, needs_dhash=True)
         except Exception as error:  # any but one kind is a finding
             other.append(f"{Path(file).name}: {error!r}")
         alone.append(time.perf_counter() - started)

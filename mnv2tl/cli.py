@@ -44,7 +44,7 @@ COMMANDS = {
 """Sub-command -> where it lives, and its line in `mnv2tl --help`."""
 
 EXTRAS = {
-    **dict.fromkeys(("h5py", "imagehash", "keras", "matplotlib", "onnx", "platformdirs"), "jax"),
+    **dict.fromkeys(("h5py", "keras", "matplotlib", "onnx", "platformdirs"), "jax"),
     "onnxruntime": "deploy",
     **dict.fromkeys(("tensorflow", "tf2onnx"), "savedmodel"),
     "skimage": "demo",

@@ -5,10 +5,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
-
-pytest.importorskip("imagehash")
 
 from benchmarks.corpus import try_files, unpack
 

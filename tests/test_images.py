@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -245,7 +246,7 @@ def test_decode_clips_32_bit_gray_to_16_bits(value: int, level: int) -> None:
     """No allowed format holds 32 bits today; the rule is there for when one does."""
     image = Image.fromarray(np.full((8, 8), value, np.int32))
 
-    rgb = image_decoder._to_rgb(image, is_16_bit=False)
+    rgb = image_decoder._flatten(image, "RGB", is_16_bit=False)
 
     assert rgb.getpixel((0, 0)) == (level, level, level)
 
@@ -484,6 +485,63 @@ def test_decode_of_damaged_bytes_ends_in_pixels_or_in_one_error(format_name: str
 
     assert messages
     assert all(message.isascii() for message in messages)
+
+
+# ---- gray
+
+
+def test_gray_refuses_what_rgb_refuses() -> None:
+    """A scan decodes gray and a training RGB: what one takes the other must take."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(draw())
+    seeds = [encode(image, name) for name in images.FORMATS]
+    seeds += [encode(image, "JPEG", progressive=True), encode(image, "JPEG", keep_rgb=True)]
+    seeds += [encode(image.convert("CMYK"), "JPEG"), encode(image, "JPEG", subsampling=0)]
+    verdicts = []
+
+    for content in seeds * 40:
+        damaged = bytearray(content)
+        for at in rng.integers(0, len(content), rng.integers(0, 4)):
+            damaged[at] = rng.integers(256)
+        damaged = damaged[: rng.integers(len(damaged) // 2, len(damaged) * 2)]
+        rgb, gray = (_verdict(bytes(damaged), mode) for mode in ("RGB", "L"))
+        assert rgb == gray
+        verdicts.append(rgb)
+
+    refused = sum(verdict[0] == "refused" for verdict in verdicts)
+    assert 80 < refused < len(verdicts) - 80
+
+
+def _verdict(content: bytes, mode: Literal["RGB", "L"]) -> tuple[object, ...]:
+    try:
+        picture = images.open_picture(content, max_pixels=2**22, mode=mode)
+    except UnreadableImageError as error:
+        return "refused", error.reason, error.message
+    return "read", picture.image.size, picture.format, picture.warnings
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("mode", "format_name"),
+    [
+        *(("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "WEBP"), ("RGBA", "WEBP")),
+        *(("RGB", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("P", "PNG")),
+    ],
+)
+def test_gray_is_that_of_the_rgb_picture(mode: str, format_name: str, orientation: int) -> None:
+    """Up to rounding: a JPEG holds luma itself, elsewhere it comes from the colours."""
+    levels = np.linspace(60, 200, 64 * 48 * 4).astype(np.uint8).reshape(48, 64, 4)
+    exif = Image.Exif()
+    exif[274] = orientation
+    image = Image.fromarray(levels, "RGBA").convert(mode)
+    content = encode(image, format_name, exif=exif)
+
+    gray = images.open_picture(content, mode="L").image
+    rgb = images.open_picture(content).image
+
+    assert (gray.mode, rgb.mode, gray.size) == ("L", "RGB", rgb.size)
+    difference = np.asarray(rgb.convert("L")).astype(int) - np.asarray(gray)
+    assert np.abs(difference).max() <= 2
 
 
 # ---- files

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from mnv2tl.data.near_duplicates import BITS, close_pairs, summarise
+from mnv2tl.data.near_duplicates import BITS, close_pairs, dhash, summarise
 
 
 def test_all_close_pairs_are_found() -> None:
@@ -33,6 +36,45 @@ def test_all_close_pairs_are_found() -> None:
     assert pairs.tolist() == expected
     assert len(expected) > 80
     assert complete
+
+
+def test_dhash_is_a_bit_for_each_step_to_the_right() -> None:
+    """Row by row, the first bit highest, one where it grows lighter; flat gives none."""
+    pixels = np.full((8, 9), 100, np.uint8)
+    pixels[0, 1:] = 110
+    pixels[7, 8] = 101
+
+    assert dhash(Image.fromarray(pixels)) == 2**63 + 1
+    assert dhash(Image.fromarray(np.full((80, 90), 7, np.uint8))) == 0
+
+
+def _compress(picture: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=30)
+    return Image.open(buffer)
+
+
+_COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "smaller": lambda picture: picture.resize((211, 158), Image.Resampling.LANCZOS),
+    "larger": lambda picture: picture.resize((500, 375), Image.Resampling.BICUBIC),
+    "compressed": _compress,
+    "brighter": lambda picture: picture.point(lambda level: level * 1.2),
+}
+
+
+@pytest.mark.parametrize("kind", _COPIES)
+def test_dhash_of_a_copy_is_near_and_of_another_picture_far(kind: str) -> None:
+    """Copies that people make of a picture differ in a few bits, others in half of them."""
+    rng = np.random.default_rng(0)
+    near, far = [], []
+    for _ in range(40):
+        coarse = rng.integers(40, 200, (6, 8), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((320, 240), Image.Resampling.BICUBIC)
+        near.append((dhash(picture) ^ dhash(_COPIES[kind](picture))).bit_count())
+        far.append((dhash(picture) ^ dhash(picture.rotate(180))).bit_count())
+
+    assert sum(bits <= BITS for bits in near) >= 39
+    assert min(far) > 10
 
 
 def test_no_hash_gives_no_pair() -> None:

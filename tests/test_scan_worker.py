@@ -167,9 +167,8 @@ def test_records_are_those_of_this_process(tmp_path: Path) -> None:
 
     records = list(read_files(files, {"max_pixels": 10_000, "hash": True}, seconds=20))
 
-    dhash = scan_worker.load_dhash()
     for file, record in zip(files, records, strict=True):
-        value = scan_worker.describe_file(file, max_pixels=10_000, dhash=dhash)
+        value = scan_worker.describe_file(file, max_pixels=10_000, needs_dhash=True)
         assert record == Record(**value | {"notes": tuple(value.get("notes", ()))})
     assert [each.code for each in records[-3:]] == ["not-an-image", "too-many-pixels", "vanished"]
 
@@ -216,11 +215,10 @@ from PIL import Image
 from mnv2tl.data import scan_worker
 
 def describe(file):
-    return scan_worker.describe_file(file, max_pixels=pixels, dhash=dhash).get("code", "fits")
+    return scan_worker.describe_file(file, max_pixels=pixels, needs_dhash=True).get("code", "fits")
 
 small, pixels, per_pixel, *files = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:]
 Image.preinit()
-dhash = scan_worker.load_dhash()
 describe(small)  # what is imported late is there
 held = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
 limit = held + int(per_pixel * pixels)

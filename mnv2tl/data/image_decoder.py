@@ -11,6 +11,7 @@ import re
 import threading
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +96,8 @@ class Decoded:
 class Picture:
     """A decoded image, before its pixels are copied into an array."""
 
-    rgb: Image.Image
-    """Of mode RGB, upright."""
+    image: Image.Image
+    """Of mode RGB or L, upright."""
 
     format: str
     """One of `FORMATS`, by content."""
@@ -121,21 +122,24 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """
     picture = open_picture(content, max_pixels=max_pixels)
     return Decoded(
-        pixels=np.asarray(picture.rgb, dtype=np.uint8),
+        pixels=np.asarray(picture.image, dtype=np.uint8),
         format=picture.format,
         orientation_applied=picture.orientation_applied,
         warnings=picture.warnings,
-        width=picture.rgb.width,
-        height=picture.rgb.height,
+        width=picture.image.width,
+        height=picture.image.height,
     )
 
 
-def open_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def open_picture(
+    content: bytes, *, max_pixels: int = MAX_PIXELS, mode: Literal["RGB", "L"] = "RGB"
+) -> Picture:
     """Decode as `decode` does, for callers that look at a picture without an array of its pixels.
 
     Args:
         content: The whole file.
         max_pixels: Width times height up to which a picture is decoded, known from the header.
+        mode: L gives gray, in three quarters of the time where a JPEG holds luma apart from colour.
 
     Raises:
         UnreadableImageError: The bytes are no whole picture in one of `FORMATS`, or above a limit.
@@ -147,8 +151,10 @@ def open_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     try:
         image = _open_header(content, format_name, max_pixels)
         _check_size(image.width, image.height, max_pixels)
+        if mode == "L":
+            image.draft("L", None)  # at full size; nothing but a JPEG changes
         image.load()
-        rgb = _to_rgb(image, is_16_bit=format_name == "PNG" and content[24] == 16)
+        flat = _flatten(image, mode, is_16_bit=format_name == "PNG" and content[24] == 16)
         orientation, notes = _orientation(image.info.get("exif"))
         if getattr(image, "is_animated", False):
             notes.append(ANIMATED)
@@ -159,11 +165,11 @@ def open_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     except Exception as error:
         raise _not_decoded(error, content, format_name) from error
     if orientation in _TRANSPOSE:
-        rgb = rgb.transpose(_TRANSPOSE[orientation])
-    if min(rgb.size) < SMALL_PX:
+        flat = flat.transpose(_TRANSPOSE[orientation])
+    if min(flat.size) < SMALL_PX:
         notes.append(SMALL)
     return Picture(
-        rgb=rgb,
+        image=flat,
         format=format_name,
         orientation_applied=orientation in _TRANSPOSE,
         warnings=tuple(notes),
@@ -212,19 +218,19 @@ def _too_many_pixels(pixels: int, max_pixels: int) -> UnreadableImageError:
     return UnreadableImageError("too-many-pixels", f"{pixels:,} pixels > limit {max_pixels:,}")
 
 
-def _to_rgb(image: Image.Image, *, is_16_bit: bool) -> Image.Image:
-    """Return a loaded image in RGB: high bytes, CMYK as Pillow has it, alpha over white."""
+def _flatten(image: Image.Image, mode: str, *, is_16_bit: bool) -> Image.Image:
+    """Return a loaded image in RGB or L: high bytes, CMYK as Pillow has it, alpha over white."""
     if image.mode.startswith("I"):
         image = _to_8_bit(image)
     elif is_16_bit and isinstance(image.info.get("transparency"), tuple):
         # Pillow keeps the high byte of each sample, but both bytes of the transparent colour.
         image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
     if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image if image.mode == mode else image.convert(mode)
     rgba = image.convert("RGBA")
     white = Image.new("RGB", image.size, "white")
     white.paste(rgba, mask=rgba)
-    return white
+    return white if mode == "RGB" else white.convert(mode)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

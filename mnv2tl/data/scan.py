@@ -7,7 +7,6 @@ the first time.
 from __future__ import annotations
 
 import bisect
-import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +19,12 @@ from mnv2tl.data.collector import pause_collector
 from mnv2tl.data.folder import Group, Listing, list_folder
 from mnv2tl.data.judge import check_listing, check_share, judge
 from mnv2tl.data.manifest import Manifest
+from mnv2tl.data.near_duplicates import HASH
 from mnv2tl.data.records import Columns
 from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.data.scan_worker import OUT_OF_MEMORY
 from mnv2tl.data.stat_index import StatIndex
 from mnv2tl.data.worker_pool import DIED, TIMEOUT, read_files
-from mnv2tl.errors import MachineError, install_extra
 from mnv2tl.progress import track
 
 __all__ = ["Scan", "ScanConfig", "check_share", "inspect", "scan"]
@@ -51,8 +50,7 @@ def scan(root: Path, config: ScanConfig) -> Manifest:
 
     Raises:
         DataError: The folder cannot be used (E300 to E308, E310).
-        MachineError: The disk fails (E502), ImageHash is not installed (E508), or no process can
-            decode (E509).
+        MachineError: The disk fails (E502), or no process can decode (E509).
     """
     manifest = inspect(root, config).manifest
     check_share(manifest, config.max_bad, root)
@@ -64,8 +62,7 @@ def inspect(root: Path, config: ScanConfig) -> Scan:
 
     Raises:
         DataError: The folder cannot be used (E300 to E307, E310).
-        MachineError: The disk fails (E502), ImageHash is not installed (E508), or no process can
-            decode (E509).
+        MachineError: The disk fails (E502), or no process can decode (E509).
     """
     listing = list_folder(root, test_dir=config.test_dir, follow_links=config.follow_links)
     check_listing(listing, root, config)
@@ -83,10 +80,8 @@ def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Columns], i
         what went wrong with the index, one line each.
 
     Raises:
-        MachineError: ImageHash is not installed (E508), or no process can decode (E509).
+        MachineError: No process can decode (E509).
     """
-    if config.near_duplicates:
-        _require_dhash()
     index = StatIndex(config.index, rule=_rule(config), is_trusted=not config.rehash)
     known, new = _ask_index(index, listing, needs_dhash=config.near_duplicates)
     read = read_files(
@@ -158,14 +153,7 @@ def _ask_index(
     return columns, files
 
 
-def _require_dhash() -> None:
-    """Raise a `MachineError` (E508) if ImageHash is not installed; the workers import it."""
-    if importlib.util.find_spec("imagehash") is None:
-        message = "near duplicates need the package ImageHash"
-        raise MachineError("E508", message, fix=install_extra("train"))
-
-
 def _rule(config: ScanConfig) -> str:
     """Return a name for how a file is read; records of another rule are read anew."""
-    rule = [images.PREPROCESSING, images.pillow_version(), config.max_pixels]
+    rule = [images.PREPROCESSING, images.pillow_version(), config.max_pixels, HASH]
     return store.sha256_json(rule)[:16]

@@ -14,13 +14,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, Any
 
 from PIL import Image
 
 from mnv2tl import store
 from mnv2tl.data import images
+from mnv2tl.data.near_duplicates import dhash
 from mnv2tl.text import printable, shorten
 
 BYTES_PER_PIXEL = 24
@@ -36,48 +37,36 @@ _FLUSH_SECONDS = 0.1
 GRACE_SECONDS = 2.0
 """How much longer than allowed a worker waits to be ended by who asked, before it ends itself."""
 
-Hash = Callable[[Image.Image], int]
-
 
 def count_bytes(max_pixels: int) -> int:
     """Return how much memory a worker may take, in bytes."""
     return BASE_BYTES + BYTES_PER_PIXEL * max_pixels
 
 
-def describe_file(file: str, *, max_pixels: int, dhash: Hash | None = None) -> dict[str, Any]:
+def describe_file(file: str, *, max_pixels: int, needs_dhash: bool) -> dict[str, Any]:
     """Read and decode a file; return the fields of its `Record` that are not the default, as JSON.
 
     Args:
         file: Absolute path.
         max_pixels: Width times height up to which it is decoded.
-        dhash: Gives the 64 bits of a picture that are compared with others'; None for none.
+        needs_dhash: Whether near duplicates of it are looked for.
     """
     value: dict[str, Any] = {}
     try:
         content = images.read_bytes(file)
         value["sha256"] = store.sha256_bytes(content)
-        picture = images.open_picture(content, max_pixels=max_pixels)
-        if dhash is not None:
-            value["dhash"] = dhash(picture.rgb)
+        picture = images.open_picture(content, max_pixels=max_pixels, mode="L")
+        if needs_dhash:
+            value["dhash"] = dhash(picture.image)
     except images.UnreadableImageError as error:
         reason = shorten(printable(error.message), _LONGEST_REASON)
         return value | {"code": error.reason, "reason": reason}
     except MemoryError:
         reason = f"decoding it needs more than {count_bytes(max_pixels) // 2**20:,} MiB of memory"
         return value | {"code": OUT_OF_MEMORY, "reason": reason}
-    value |= {"width": picture.rgb.width, "height": picture.rgb.height, "format": picture.format}
+    width, height = picture.image.size
+    value |= {"width": width, "height": height, "format": picture.format}
     return value | {"notes": picture.warnings} if picture.warnings else value
-
-
-def load_dhash() -> Hash:
-    """Import ImageHash and return its dHash as a number."""
-    import imagehash  # noqa: PLC0415  not installed where nothing is trained
-    import numpy as np  # noqa: PLC0415
-
-    def dhash(image: Image.Image) -> int:
-        return int.from_bytes(np.packbits(imagehash.dhash(image).hash).tobytes())
-
-    return dhash
 
 
 def main() -> None:
@@ -92,7 +81,7 @@ def main() -> None:
     look = functools.partial(
         describe_file,
         max_pixels=options["max_pixels"],
-        dhash=load_dhash() if options["hash"] else None,
+        needs_dhash=options["hash"],
     )
     Image.preinit()
     with os.fdopen(os.dup(0), "rb") as questions, os.fdopen(os.dup(1), "wb") as answers:
