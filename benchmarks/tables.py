@@ -151,6 +151,7 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[[Sequence[dict[str, Any]
     "end-to-end": ("end-to-end-", end_to_end_table),
     "speed": (speed_tables.PREFIXES, speed_tables.speed_table),
     "scan": ("scan-speed", scale_tables.scan_table),
+    "near-duplicates": ("near-duplicates", scale_tables.near_duplicates_table),
     "growth": ("growth", scale_tables.growth_table),
     "peers": ("peers", scale_tables.peers_table),
     "roads": ("roads", export_tables.roads_table),

@@ -8,7 +8,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -504,7 +503,7 @@ def test_gray_refuses_what_rgb_refuses() -> None:
         for at in rng.integers(0, len(content), rng.integers(0, 4)):
             damaged[at] = rng.integers(256)
         damaged = damaged[: rng.integers(len(damaged) // 2, len(damaged) * 2)]
-        rgb, gray = (_verdict(bytes(damaged), mode) for mode in ("RGB", "L"))
+        rgb, gray = (_verdict(bytes(damaged), gray_px) for gray_px in (None, 1))
         assert rgb == gray
         verdicts.append(rgb)
 
@@ -512,12 +511,12 @@ def test_gray_refuses_what_rgb_refuses() -> None:
     assert 80 < refused < len(verdicts) - 80
 
 
-def _verdict(content: bytes, mode: Literal["RGB", "L"]) -> tuple[object, ...]:
+def _verdict(content: bytes, gray_px: int | None) -> tuple[object, ...]:
     try:
-        picture = images.open_picture(content, max_pixels=2**22, mode=mode)
+        picture = images.open_picture(content, max_pixels=2**22, gray_px=gray_px)
     except UnreadableImageError as error:
         return "refused", error.reason, error.message
-    return "read", picture.image.size, picture.format, picture.warnings
+    return "read", picture.width, picture.height, picture.format, picture.warnings
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -536,12 +535,27 @@ def test_gray_is_that_of_the_rgb_picture(mode: str, format_name: str, orientatio
     image = Image.fromarray(levels, "RGBA").convert(mode)
     content = encode(image, format_name, exif=exif)
 
-    gray = images.open_picture(content, mode="L").image
+    gray = images.open_picture(content, gray_px=40).image
     rgb = images.open_picture(content).image
 
     assert (gray.mode, rgb.mode, gray.size) == ("L", "RGB", rgb.size)
     difference = np.asarray(rgb.convert("L")).astype(int) - np.asarray(gray)
     assert np.abs(difference).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_gray_of_a_large_jpeg_is_small_and_tells_the_real_size(orientation: int) -> None:
+    """An eighth, a quarter or a half, as long as both sides keep what they need."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    content = encode(Image.new("RGB", (900, 700)), "JPEG", exif=exif)
+    swapped = orientation == 6
+
+    for gray_px, expected in ((87, (113, 88)), (88, (225, 175)), (200, (450, 350)), (400, None)):
+        picture = images.open_picture(content, gray_px=gray_px)
+        size = expected or (900, 700)
+        assert picture.image.size == (size[::-1] if swapped else size)
+        assert (picture.width, picture.height) == ((700, 900) if swapped else (900, 700))
 
 
 # ---- files

@@ -40,6 +40,41 @@ def scan_table(found: Results) -> str:
     return f"{markdown(head, rows)}\n\n{below} {origin(result)}"
 
 
+def near_duplicates_table(found: Results) -> str:
+    """Return which copies are found, and what each way takes for one that is none."""
+    result = found[0]
+    pooled = result["pooled"]
+    rows = [
+        (f"copies found: {name}", *(_show_share(row[side]) for side in ("mnv2tl", "ImageHash")))
+        for name, row in pooled["found"].items()
+    ]
+    strangers, seconds = pooled["strangers"], result["seconds"]
+    rows.append(
+        (
+            f"strangers taken for copies, of {pooled['pairs']:,} pairs",
+            *(str(strangers[side]) for side in ("mnv2tl", "ImageHash")),
+        )
+    )
+    rows.append(
+        (
+            "time to hash a decoded picture",
+            *(f"{1e6 * seconds[side]['median']:.0f} us" for side in ("mnv2tl", "ImageHash")),
+        )
+    )
+    head = ("what", "ours", f"`dhash` of ImageHash {result['imagehash']}")
+    names = ", ".join(f"`{name}`" for name in result["folders"])
+    below = (
+        f"{pooled['pictures']:,} pictures of {names}; in brackets 95 % intervals. A copy is what "
+        f"differs in at most {result['bits']} of 64 bits."
+    )
+    return f"{markdown(head, rows)}\n\n{below} {origin(result)}"
+
+
+def _show_share(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{100 * row['share']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
 def growth_table(found: Results) -> str:
     """Return time per picture and peak memory of features by number of pictures."""
     result = found[0]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from mnv2tl import store
 from mnv2tl.data import images
-from mnv2tl.data.near_duplicates import dhash
+from mnv2tl.data.near_duplicates import HASHED_PX, dhash
 from mnv2tl.text import printable, shorten
 
 BYTES_PER_PIXEL = 24
@@ -55,7 +55,7 @@ def describe_file(file: str, *, max_pixels: int, needs_dhash: bool) -> dict[str,
     try:
         content = images.read_bytes(file)
         value["sha256"] = store.sha256_bytes(content)
-        picture = images.open_picture(content, max_pixels=max_pixels, mode="L")
+        picture = images.open_picture(content, max_pixels=max_pixels, gray_px=HASHED_PX)
         if needs_dhash:
             value["dhash"] = dhash(picture.image)
     except images.UnreadableImageError as error:
@@ -64,8 +64,7 @@ def describe_file(file: str, *, max_pixels: int, needs_dhash: bool) -> dict[str,
     except MemoryError:
         reason = f"decoding it needs more than {count_bytes(max_pixels) // 2**20:,} MiB of memory"
         return value | {"code": OUT_OF_MEMORY, "reason": reason}
-    width, height = picture.image.size
-    value |= {"width": width, "height": height, "format": picture.format}
+    value |= {"width": picture.width, "height": picture.height, "format": picture.format}
     return value | {"notes": picture.warnings} if picture.warnings else value
 
 
