@@ -6,10 +6,8 @@ run gets those of an uninterrupted one.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,35 +17,29 @@ from mnv2tl.data.views import PLAIN
 from mnv2tl.features import FeatureSource
 
 
-class EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """The batches of one epoch: features, one-hot targets, weights."""
+def batches_of_epoch(
+    source: FeatureSource,
+    entries: Sequence[Entry],
+    config: TrainConfig,
+    epoch: int,
+    class_weights: NDArray[np.float32],
+) -> Iterator[tuple[NDArray[np.float32], ...]]:
+    """Yield features (n, ...), one-hot targets (n, classes) and weights (n,); the last n is less.
 
-    def __init__(
-        self,
-        source: FeatureSource,
-        entries: Sequence[Entry],
-        config: TrainConfig,
-        epoch: int,
-        class_weights: NDArray[np.float32],
-    ) -> None:
-        # No workers of Keras: with them the same features gave other weights than without, as if
-        # an epoch saw its batches in another order (Keras 3.15.1).
-        super().__init__()
-        self.source, self.class_weights = source, class_weights
-        self.entries = [entries[i] for i in order_of_epoch(config.seed, epoch, len(entries))]
-        self.view = view_of_epoch(config, epoch)
-        self.batch_size = config.batch_size
-
-    def __len__(self) -> int:
-        """Return the number of batches; the last one may be smaller."""
-        return math.ceil(len(self.entries) / self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], ...]:
-        """Return features (n, ...), targets (n, classes) and weights (n,) of a batch."""
-        entries = self.entries[index * self.batch_size : (index + 1) * self.batch_size]
-        labels = [entry.label for entry in entries]
-        targets = np.eye(len(self.class_weights), dtype=np.float32)[labels]  # (n, classes)
-        return self.source.read(entries, self.view), targets, self.class_weights[labels]
+    Args:
+        source: Gives the features.
+        entries: Images to learn from.
+        config: Settings of the run.
+        epoch: Which one, counted from 0.
+        class_weights: Weight of each class's images in the loss, shape (classes,).
+    """
+    ordered = [entries[i] for i in order_of_epoch(config.seed, epoch, len(entries))]
+    view = view_of_epoch(config, epoch)
+    for start in range(0, len(ordered), config.batch_size):
+        batch = ordered[start : start + config.batch_size]
+        labels = [entry.label for entry in batch]
+        targets = np.eye(len(class_weights), dtype=np.float32)[labels]
+        yield source.read(batch, view), targets, class_weights[labels]
 
 
 def order_of_epoch(seed: int, epoch: int, count: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What a process does with memory: keep what was freed, let go of what is over, name what lacks."""
+"""What a process does with memory: keep what was freed, collect seldom, name what lacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from mnv2tl.errors import MachineError
 
@@ -48,41 +48,6 @@ def spare_collector() -> None:
         gc.set_threshold(max(first, _COLLECTED_OBJECTS), *others)
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)
-
-
-@contextlib.contextmanager
-def forget_generators() -> Iterator[Callable[[], None]]:
-    """Give a function that lets go of what TensorFlow keeps of datasets that are used up.
-
-    Its graph holds three functions of each dataset made from a generator for as long as the process
-    lives, and through them the generator (python/ops/script_ops.py, 2.21): in a training, the
-    batches of every epoch. What they traced is left in cycles, and Python looks for those only
-    once they are a quarter of all objects, some hundred epochs later. On another backend the
-    function does nothing.
-    """
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is None:
-        yield lambda: None
-        return
-    graph, name = tensorflow.compat.v1.get_default_graph(), "_py_funcs_used_in_graph"
-    before = len(getattr(graph, name, ()))
-    is_frozen = False
-
-    def forget() -> None:
-        nonlocal is_frozen
-        del getattr(graph, name, [])[before:]
-        gc.collect()
-        if not is_frozen and not gc.get_freeze_count():
-            # The libraries' objects are put aside: to look through them takes 0.2 s each time.
-            gc.freeze()
-            is_frozen = True
-
-    try:
-        yield forget
-    finally:
-        del getattr(graph, name, [])[before:]
-        if is_frozen:
-            gc.unfreeze()
 
 
 # What the libraries say when there is no room; the last one is oneDNN's number for it.

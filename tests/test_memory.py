@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-import gc
 import platform
 import subprocess
 import sys
-import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from mnv2tl.errors import MachineError
-from mnv2tl.memory import explain_batch, explain_shortage, forget_generators
+from mnv2tl.memory import explain_batch, explain_shortage
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -116,55 +113,6 @@ def test_a_batch_that_does_not_fit_names_the_half(batch_size: int, fix: str) -> 
     with pytest.raises(MachineError, match=f"batch {batch_size} did not fit.*{fix}"):
         with explain_batch(batch_size):
             raise MemoryError
-
-
-def _make_training() -> tuple[Any, Callable[[], Any]]:
-    """Return a tiny model, and what makes a dataset for it."""
-    import keras
-
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-        def __len__(self) -> int:
-            return 2
-
-        def __getitem__(self, index: int) -> tuple[np.ndarray[Any, Any], ...]:
-            return np.ones((4, 3), np.float32), np.ones((4, 1), np.float32)
-
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    return model, Batches
-
-
-def test_used_up_datasets_are_let_go(backend: str) -> None:
-    """On TensorFlow every dataset of a generator would live as long as the process."""
-    model, make_batches = _make_training()
-    made = []
-    with forget_generators() as forget:
-        for _ in range(4):
-            batches = make_batches()
-            made.append(weakref.ref(batches))
-            model.fit(batches, verbose=0)
-            del batches
-            forget()
-
-        # The last one may still be in the model's hands, and the first was there from the start.
-        assert [each() for each in made[1:-1]] == [None, None]
-    gc.collect()
-    assert [each() for each in made[:-1]] == [None] * 3
-    assert gc.get_freeze_count() == 0
-
-
-def test_what_datasets_leave_in_cycles_is_let_go_at_once(backend: str) -> None:
-    """Else TensorFlow's traces of some hundred epochs wait for Python to look for them."""
-    model, make_batches = _make_training()
-    counts = []
-    gc.collect()
-    with forget_generators() as forget:
-        for _ in range(8):
-            model.fit(make_batches(), verbose=0)
-            forget()
-            counts.append(len(gc.get_objects()))
-
-    assert max(counts[3:]) - min(counts[3:]) < 100
 
 
 def test_a_process_with_a_backend_looks_for_cycles_less_often(backend: str) -> None:
