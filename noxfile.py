@@ -221,7 +221,8 @@ def bench(session: nox.Session) -> None:
     names = sorted(set(re.findall(r"`python -m benchmarks\.(\w+)", about)))
     if not session.posargs or session.posargs[0] not in names:
         session.error(f"usage: nox -s bench -- NAME [OPTION...], NAME one of {', '.join(names)}")
-    session.install("-e", ".[jax,savedmodel,demo]")
+    # ImageHash is compared with, and brings SciPy, which the classic script's generator needs.
+    session.install("-e", ".[jax,savedmodel,demo]", "imagehash>=4.3.2")
     name, *options = session.posargs
     session.run("python", "-m", f"benchmarks.{name}", *options)
 

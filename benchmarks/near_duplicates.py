@@ -14,13 +14,13 @@ size; beside it the same with a bilinear filter in place of Lanczos. Against bot
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
-import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
@@ -71,6 +71,8 @@ def _bilinear(content: bytes) -> int:
 
 
 def _imagehash(content: bytes) -> int:
+    import imagehash  # noqa: PLC0415  installed for this side only
+
     bits = imagehash.dhash(images.open_picture(content).image).hash
     return int.from_bytes(np.packbits(bits).tobytes())
 
@@ -151,10 +153,10 @@ def pool(folders: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 def load(folder: Path, at_most: int) -> list[Image.Image]:
     """Return pictures of a folder, evenly taken from all of them, none twice."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
-    pictures: dict[bytes, Image.Image] = {}
+    pictures: dict[object, Image.Image] = {}
     for file in files[:: max(1, len(files) // at_most)]:
         image = images.open_picture(file.read_bytes()).image
-        pictures[image.tobytes()] = image
+        pictures[(image.size, image.tobytes())] = image
     return list(pictures.values())[:at_most]
 
 
@@ -166,6 +168,9 @@ def load(folder: Path, at_most: int) -> list[Image.Image]:
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file.")
 def main(data: tuple[Path, ...], pictures: int, out: Path | None) -> None:
     """Measure, print a line for each edit, and write the result."""
+    names = [folder.name for folder in data]
+    if len(set(names)) < len(names):
+        raise click.UsageError("DATA must be folders of different names")
     conditions = get_ready()
     loaded = {folder.name: load(folder, pictures) for folder in data}
     folders = {name: measure(each) for name, each in loaded.items()}
@@ -173,7 +178,7 @@ def main(data: tuple[Path, ...], pictures: int, out: Path | None) -> None:
     timed = [image for each in loaded.values() for image in each[:_TIMED_PICTURES]]
     result: dict[str, Any] = {
         "conditions": conditions,
-        "imagehash": imagehash.__version__,
+        "imagehash": importlib.metadata.version("imagehash"),
         "bits": BITS,
         "folders": folders,
         "pooled": pooled,

@@ -8,7 +8,8 @@
 Each is written by a process of its own. The files of Keras take float pixels of the network's size
 to logits. So all roads get the validation pictures as Pillow resizes them; Keras' get them as
 floats already, and temperature and softmax are left out of what is timed. That is in their favour.
-Like for like stands beside it: native-network is the native file cut to the same input and output.
+Like for like stands beside it twice: native-network is the native file cut to the same input and
+output, and whole_work times both from a decoded picture to its probabilities.
 
 Differences are from Keras on the backend of this process. The native and the tf2onnx file are also
 compared at each of the 52 convolutions, after BatchNorm, and at the end of each of the 17 blocks.
@@ -52,6 +53,7 @@ from benchmarks.parts.road_latency import (
     Pixels,
     as_input,
     measure_latency,
+    measure_whole_work,
     open_session,
 )
 from benchmarks.parts.road_writer import ROADS
@@ -219,6 +221,15 @@ def measure(source: Source, folder: Path, *, rounds: int, count: int) -> dict[st
     rows[NETWORK] = describe_file(files[NETWORK]) | _judge(answers, expected, labels)
     for name, each in measure_latency(files, pixels, rounds=rounds, count=count).items():
         rows.setdefault(name, {})["latency"] = each
+    whole_work = []
+    if "keras-tensorflow" in files:
+        whole_work = measure_whole_work(
+            files,
+            image_px=source.config["image_px"],
+            temperature=temperature,
+            rounds=rounds,
+            count=count,
+        )
     between = None
     if set(OURS) <= files.keys():
         layers = list_layers(alpha=source.config["alpha"], image_px=source.config["image_px"])
@@ -227,6 +238,7 @@ def measure(source: Source, folder: Path, *, rounds: int, count: int) -> dict[st
         "val_images": len(pixels),
         "keras_accuracy": top1_accuracy(expected[1], labels),
         "roads": rows,
+        "whole_work": whole_work,
         "native_against_tf2onnx": between,
     }
 

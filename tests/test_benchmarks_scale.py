@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import near_duplicates
 from benchmarks.growth import growth
-from benchmarks.parts.scale_tables import growth_table, peers_table, scan_table
+from benchmarks.parts.scale_tables import (
+    growth_table,
+    near_duplicates_table,
+    peers_table,
+    scan_table,
+)
 from benchmarks.parts.scan_pictures import (
     CLASSES,
     PHOTOGRAPHS_PX,
@@ -98,6 +105,58 @@ def test_growth_is_of_medians() -> None:
     rows = [{"pictures": 10, "mb": each} for each in (4.0, 5.0, 9.0)]
 
     assert growth([{"pictures": 20, "mb": 6.0}, *rows], "mb") == {"10": 1.0, "20": 1.2}
+
+
+def _near_duplicates(found: int, strangers: int) -> dict[str, Any]:
+    sides = ("mnv2tl", "bilinear", "ImageHash")
+    return {
+        "pictures": 10,
+        "pairs": 45,
+        "found": {"half of the size": dict.fromkeys(sides, found)},
+        "strangers": dict.fromkeys(sides, strangers),
+    }
+
+
+def test_near_duplicates_are_pooled_over_folders() -> None:
+    """Copies of all pictures, strangers of all pairs."""
+    folders = {"a": _near_duplicates(9, 1), "b": _near_duplicates(6, 2)}
+    for each in folders.values():
+        each["found"] = dict.fromkeys(near_duplicates.EDITS, each["found"]["half of the size"])
+
+    pooled = near_duplicates.pool(folders)
+
+    assert (pooled["pictures"], pooled["pairs"], pooled["strangers"]["mnv2tl"]) == (20, 90, 3)
+    row = pooled["found"]["half of the size"]["ImageHash"]
+    assert row["share"] == 0.75
+    assert row["interval"][0] < 0.75 < row["interval"][1]
+    hashes = np.array([0, 3, 7, 2**63], np.uint64)
+    assert near_duplicates.count_strangers(hashes) == 3  # 0 with 3 and 2**63, 3 with 7
+
+
+def test_the_table_of_near_duplicates_has_a_row_for_each_edit() -> None:
+    """Beside strangers and time."""
+    sides = ("mnv2tl", "bilinear", "ImageHash")
+    result = MACHINE | {
+        "imagehash": "4.3",
+        "bits": 2,
+        "folders": {"a": {}, "b": {}},
+        "seconds": {key: {"median": 0.0005} for key in sides},
+        "pooled": _near_duplicates(0, 7)
+        | {
+            "found": {
+                "half of the size": {key: {"share": 0.5, "interval": [0.4, 0.6]} for key in sides}
+            }
+        },
+    }
+
+    table = near_duplicates_table([result])
+
+    share = "50.0 % (40.0 to 60.0)"
+    assert f"| copies found: half of the size | {share} | {share} | {share} |" in table
+    assert "| strangers taken for copies, of 45 pairs | 7 | 7 | 7 |" in table
+    assert "| time to decode and hash a file | 500 us | 500 us | 500 us |" in table
+    assert "10 pictures of `a`, `b`;" in table
+    assert "at most 2 of 64 bits" in table
 
 
 def test_peer_counts_until_it_is_as_accurate() -> None:

@@ -66,6 +66,7 @@ def test_a_signal_in_a_finalizer_is_found_later_and_shows_no_traceback(
             with pytest.raises(InterruptError):
                 raise_pending()
         assert sys.unraisablehook is sys.__unraisablehook__
+        raise_pending()
     finally:
         sys.unraisablehook = former
 

@@ -46,6 +46,8 @@ def test_dhash_is_a_bit_for_each_step_to_the_right() -> None:
 
     assert dhash(Image.fromarray(pixels)) == 2**63 + 1
     assert dhash(Image.fromarray(np.full((80, 90), 7, np.uint8))) == 0
+    with pytest.raises(ValueError, match="must be of mode L, got RGB"):
+        dhash(Image.new("RGB", (9, 8)))
 
 
 def _compress(picture: Image.Image) -> Image.Image:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import itertools
 import math
@@ -25,7 +26,7 @@ from mnv2tl.state import Best, Commit, StateStore
 pytest.importorskip("keras")
 pytest.importorskip("onnx")
 
-from mnv2tl.batches import order_of_epoch
+from mnv2tl.batches import batches_of_epoch, order_of_epoch, weigh_classes
 from mnv2tl.keras_model import initial_dense, set_arrays
 from mnv2tl.phase import (
     Phase,
@@ -354,7 +355,7 @@ def test_fit_reads_the_batches_of_order_and_view(tmp_path: Path) -> None:
     for each in READ:
         if each == validation:
             epochs.append([])
-        elif each not in epochs[-1]:  # TensorFlow reads the first ones twice, for their shapes
+        else:
             epochs[-1].append(each)
     assert epochs.pop() == []
     for epoch, batches in enumerate(epochs):
@@ -363,6 +364,37 @@ def test_fit_reads_the_batches_of_order_and_view(tmp_path: Path) -> None:
             (epoch % 2, tuple(SPLIT.train[i].path for i in order[start : start + 10]))
             for start in (0, 10, 20)
         ]
+
+
+def test_a_batch_holds_features_targets_and_weights(tmp_path: Path) -> None:
+    """Of the same images; the first class has twice as many and half the weight."""
+    config = _config(batch_size=10, class_weights="balanced")
+    source = _source(tmp_path, config)
+    weights = weigh_classes(SPLIT.train, config, classes=CLASSES)
+
+    batches = list(batches_of_epoch(source, SPLIT.train, config, 1, weights))
+
+    entries = [SPLIT.train[i] for i in order_of_epoch(5, 1, 24)]
+    assert [len(features) for features, _, _ in batches] == [10, 10, 4]
+    features, targets, weighed = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    np.testing.assert_array_equal(features, source.read(entries, 1))
+    labels = [entry.label for entry in entries]
+    np.testing.assert_array_equal(targets, np.eye(CLASSES, dtype=np.float32)[labels])
+    np.testing.assert_allclose(weighed, [2 / 3 if label == 0 else 4 / 3 for label in labels])
+
+
+def test_an_epoch_leaves_nothing_behind_but_its_row(tmp_path: Path) -> None:
+    """On TensorFlow, Keras' own loop keeps hundreds of objects of each epoch's dataset."""
+    counts = []
+
+    def count(*_: Any) -> None:
+        gc.collect()
+        counts.append(len(gc.get_objects()))
+
+    _fit(tmp_path, _config(epochs=10), report=count)
+
+    steps = np.diff(counts[3:])
+    assert steps.max() < 20
 
 
 def test_fit_reports_rows_and_counts_images(tmp_path: Path) -> None:

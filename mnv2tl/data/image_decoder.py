@@ -47,6 +47,10 @@ _TRANSPOSE = {
 
 _SIDEWAYS = {5, 6, 7, 8}
 
+_LOSSLESS_JPEG = b"\xff\xc3"
+"""The marker without which libjpeg-turbo decodes no JPEG as lossless. Those have no smaller sizes;
+Pillow 12.3 asked for one writes beyond its buffer, and 13.0 refuses the picture."""
+
 _header_lock = threading.Lock()
 """Held while Pillow reads a header: its pixel limit and Python's warning filters are global."""
 
@@ -161,7 +165,7 @@ def open_picture(
         image = _open_header(content, format_name, max_pixels)
         width, height = image.size
         _check_size(width, height, max_pixels)
-        if gray_px is not None:
+        if gray_px is not None and _LOSSLESS_JPEG not in content:
             image.draft("L", (gray_px, gray_px))  # nothing but a JPEG changes
         image.load()
         mode = "RGB" if gray_px is None else "L"

@@ -39,6 +39,9 @@ def dhash(gray: Image.Image) -> int:
     Args:
         gray: Of mode L.
 
+    Raises:
+        ValueError: It is of another mode.
+
     Example:
         >>> import numpy as np
         >>> from PIL import Image
@@ -46,6 +49,8 @@ def dhash(gray: Image.Image) -> int:
         >>> hex(dhash(Image.fromarray(np.tile(np.arange(90, dtype=np.uint8), (80, 1)))))
         '0xffffffffffffffff'
     """
+    if gray.mode != "L":
+        raise ValueError(f"the picture must be of mode L, got {gray.mode}")
     pixels = np.asarray(gray.resize((9, 8), Image.Resampling.LANCZOS))
     return int.from_bytes(np.packbits(pixels[:, 1:] > pixels[:, :-1]).tobytes())
 

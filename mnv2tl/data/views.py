@@ -43,10 +43,12 @@ class ViewMaker:
         }
 
     def key(self, entry: Entry, view: int) -> str:
-        """Return a text that is equal only for equal pixels of one `identity`."""
-        if view == PLAIN:
-            return f"{entry.sha256}:plain"
-        return f"{entry.sha256}:{_name_rule(augment.RULE_VERSION, self.augment, self.seed)}:{view}"
+        """Return 32 hexadecimal digits that are equal only for equal pixels of one `identity`."""
+        rule = "plain"
+        if view != PLAIN:
+            rule = f"{_name_rule(augment.RULE_VERSION, self.augment, self.seed)}:{view}"
+        # Short, since all views of a data set have theirs in memory.
+        return sha256_bytes(f"{entry.sha256}:{rule}".encode())[:32]
 
     def load(self, entry: Entry) -> NDArray[np.uint8]:
         """Return the plain pixels of an image, shape (image_px, image_px, 3).
