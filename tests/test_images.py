@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
+from benchmarks.parts.lossless_jpeg import make_lossless_jpeg
 from mnv2tl.data import image_decoder, images
 from mnv2tl.data.images import UnreadableImageError
 
@@ -496,7 +497,7 @@ def test_gray_refuses_what_rgb_refuses() -> None:
     seeds = [encode(image, name) for name in images.FORMATS]
     seeds += [encode(image, "JPEG", progressive=True), encode(image, "JPEG", keep_rgb=True)]
     seeds += [encode(image.convert("CMYK"), "JPEG"), encode(image, "JPEG", subsampling=0)]
-    seeds += [_lossless_jpeg(640, 480, components) for components in (1, 3)]
+    seeds += [make_lossless_jpeg(640, 480, components) for components in (1, 3)]
     verdicts = []
 
     for content in seeds * 40:
@@ -512,22 +513,10 @@ def test_gray_refuses_what_rgb_refuses() -> None:
     assert 80 < refused < len(verdicts) - 80
 
 
-def _lossless_jpeg(width: int, height: int, components: int) -> bytes:
-    """Return a JPEG of process 14 (ITU-T T.81, annex H), every difference 0: mid-gray."""
-    ids = range(1, components + 1)
-    size = struct.pack(">HBHHB", 8 + 3 * components, 8, height, width, components)
-    frame = b"\xff\xc3" + size + b"".join(bytes([each, 0x11, 0]) for each in ids)
-    table = b"\xff\xc4" + struct.pack(">H", 20) + bytes([0, 1, *[0] * 15, 0])
-    tables = b"".join(bytes([each, 0]) for each in ids)
-    scan = b"\xff\xda" + struct.pack(">HB", 6 + 2 * components, components) + tables + b"\1\0\0"
-    bits = bytes(-(-width * height * components // 8))
-    return b"\xff\xd8" + frame + table + scan + bits + b"\xff\xd9"
-
-
 def test_a_lossless_jpeg_is_read_in_gray_as_in_rgb() -> None:
     """It has no smaller sizes: Pillow 12.3, asked for one, writes beyond its buffer."""
     for components in (1, 3):
-        content = _lossless_jpeg(2000, 400, components)
+        content = make_lossless_jpeg(2000, 400, components)
         rgb, gray = (_verdict(content, gray_px) for gray_px in (None, 100))
         assert rgb == gray == ("read", 2000, 400, "JPEG", ())
 

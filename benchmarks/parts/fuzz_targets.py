@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.parts.lossless_jpeg import make_lossless_jpeg
 from benchmarks.parts.record import ROOT
 from mnv2tl import store
 from mnv2tl.checkpoint import load_run
-from mnv2tl.data.images import UnreadableImageError, decode
+from mnv2tl.data.images import UnreadableImageError, open_picture
 from mnv2tl.data.manifest import Entry, Manifest
 from mnv2tl.errors import Mnv2tlError
 from mnv2tl_export.bundle import read_seal
@@ -25,6 +26,8 @@ from mnv2tl_export.onnx_file import read_onnx
 
 _GOLDEN = ROOT / "tests" / "golden"
 _MAX_PIXELS = 2**22
+_GRAY_PX = 2
+"""So few that the seeds are decoded at an eighth of their size."""
 _REFUSALS = (3, 4)
 _LENGTHS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1)
 _VALUES: tuple[Any, ...] = (
@@ -96,15 +99,22 @@ _WAYS: tuple[Callable[[bytearray, random.Random, list[bytes]], None], ...] = (
 
 
 class ImageTarget(Target):
-    """The decoder."""
+    """The decoder, to RGB as a training asks for and to reduced gray as a scan does."""
 
     def __init__(self, place: Path) -> None:
         self.seeds = [*_draw_images(), *(path.read_bytes() for path in _golden_images())]
+        self.seeds += [make_lossless_jpeg(24, 16, components) for components in (1, 3)]
 
     def read(self, content: bytes) -> str:
-        """Decode a picture."""
+        """Decode a picture both ways, which must end alike."""
+        rgb, gray = (self._decode(content, gray_px) for gray_px in (None, _GRAY_PX))
+        if rgb != gray:
+            raise RuntimeError(f"RGB is {rgb}, gray is {gray}")
+        return rgb
+
+    def _decode(self, content: bytes, gray_px: int | None) -> str:
         try:
-            decode(content, max_pixels=_MAX_PIXELS)
+            open_picture(content, max_pixels=_MAX_PIXELS, gray_px=gray_px)
         except UnreadableImageError as error:
             return error.reason
         return "read"
