@@ -5,9 +5,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from mnv2tl.data.scan import ScanConfig, inspect
 from mnv2tl.errors import InterruptError
 from mnv2tl.interrupts import raise_pending, watch_signals
 
@@ -69,6 +72,23 @@ def test_a_signal_in_a_finalizer_is_found_later_and_shows_no_traceback(
         raise_pending()
     finally:
         sys.unraisablehook = former
+
+
+def test_a_scan_asks_for_a_signal_whose_exception_was_lost(tmp_path: Path) -> None:
+    """A large folder takes minutes to read."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for level in range(2):
+            color = (level, ord(name), 0)
+            Image.new("RGB", (16, 16), color).save(tmp_path / name / f"{level}.png")
+
+    with watch_signals():
+        with pytest.raises(InterruptError):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(InterruptError):
+            inspect(tmp_path, ScanConfig())
+
+    assert inspect(tmp_path, ScanConfig()).files_read == 4
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.data.scan_worker import OUT_OF_MEMORY
 from mnv2tl.data.stat_index import StatIndex
 from mnv2tl.data.worker_pool import DIED, TIMEOUT, read_files
+from mnv2tl.interrupts import raise_pending
 from mnv2tl.progress import track
 
 __all__ = ["Scan", "ScanConfig", "check_share", "inspect", "scan"]
@@ -81,6 +82,7 @@ def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Columns], i
 
     Raises:
         MachineError: No process can decode (E509).
+        InterruptError: A signal came before, and Python dropped what it raised (E901).
     """
     index = StatIndex(config.index, rule=_rule(config), is_trusted=not config.rehash)
     known, new = _ask_index(index, listing, needs_dhash=config.near_duplicates)
@@ -94,6 +96,7 @@ def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Columns], i
     try:
         shown = track(read, "Reading images", total=len(new))
         for (number, row), record in zip(new.places(), shown, strict=True):
+            raise_pending()
             group = listing.groups[number]
             known[number][row] = record
             if record.code not in _PASSING:
