@@ -226,8 +226,8 @@ def _train_epoch(
 ) -> tuple[float, float]:
     """Return loss and accuracy over the images of an epoch, each before the step that it is in.
 
-    Not `fit`: on TensorFlow it moves every batch through a Python function in its graph, half of
-    the time of a step, and keeps what it made of them.
+    Not `fit`: on TensorFlow it moves every batch through a Python function in its graph, some 30 %
+    of the time of an epoch, and keeps what it made of them.
 
     Raises:
         ResultError: The loss of a step is not finite (E602).

@@ -33,8 +33,8 @@ _PAIRS = 1_000_000
 def dhash(gray: Image.Image) -> int:
     """Return the 64 bits of a picture that its near duplicates share but for a few.
 
-    The filter is Lanczos, as in ImageHash 4.3. Cheaper ones take three times as many strangers for
-    copies where they find as many: see benchmarks/near_duplicates.py.
+    The filter is Lanczos, as in ImageHash 4.3. A bilinear one is cheaper and takes more strangers
+    for copies: see benchmarks/near_duplicates.py.
 
     Args:
         gray: Of mode L.
