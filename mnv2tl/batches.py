@@ -24,7 +24,12 @@ def batches_of_epoch(
     epoch: int,
     class_weights: NDArray[np.float32],
 ) -> Iterator[tuple[NDArray[np.float32], ...]]:
-    """Yield features (n, ...), one-hot targets (n, classes) and weights (n,); the last n is less.
+    """Yield features (n, ...), one-hot targets (n, classes) and weights (n,).
+
+    A batch of another size would be traced and compiled anew, so one that the images do not fill
+    is padded with rows of zeros, which weigh nothing; the others then weigh more, so that the mean
+    over all rows is that over the images. Only where BatchNorm takes statistics of a batch, the
+    last one is left as small as it is.
 
     Args:
         source: Gives the features.
@@ -35,11 +40,28 @@ def batches_of_epoch(
     """
     ordered = [entries[i] for i in order_of_epoch(config.seed, epoch, len(entries))]
     view = view_of_epoch(config, epoch)
+    rows = min(config.batch_size, len(ordered))
     for start in range(0, len(ordered), config.batch_size):
         batch = ordered[start : start + config.batch_size]
         labels = [entry.label for entry in batch]
         targets = np.eye(len(class_weights), dtype=np.float32)[labels]
-        yield source.read(batch, view), targets, class_weights[labels]
+        arrays = source.read(batch, view), targets, class_weights[labels]
+        is_whole = len(batch) == rows or config.batch_norm == "train"
+        yield arrays if is_whole else _pad(*arrays, rows=rows)
+
+
+def _pad(
+    features: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    *,
+    rows: int,
+) -> tuple[NDArray[np.float32], ...]:
+    weights = weights * np.float32(rows / len(weights))
+    return tuple(
+        np.concatenate([each, np.zeros((rows - len(each), *each.shape[1:]), np.float32)])
+        for each in (features, targets, weights)
+    )
 
 
 def order_of_epoch(seed: int, epoch: int, count: int) -> NDArray[np.int64]:

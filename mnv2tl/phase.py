@@ -218,7 +218,13 @@ def _compile(head: keras.Model, phase: Phase, config: TrainConfig, *, steps: int
     )
     optimizer = keras.optimizers.Adam(rate)
     optimizer.build(head.trainable_variables)
-    head.compile(optimizer, loss, metrics=["accuracy"])
+    head.compile(optimizer, loss, metrics=[_is_right])
+
+
+def _is_right(targets: Any, logits: Any) -> Any:
+    """Return 1 for each image whose class is the likeliest, shape (n,); 0 for a row of padding."""
+    is_right = keras.ops.equal(keras.ops.argmax(targets, -1), keras.ops.argmax(logits, -1))
+    return keras.ops.max(targets, -1) * keras.ops.cast(is_right, targets.dtype)
 
 
 def _train_epoch(
@@ -232,18 +238,18 @@ def _train_epoch(
     Raises:
         ResultError: The loss of a step is not finite (E602).
     """
-    images, loss, accuracy = 0, 0.0, 0.0
+    images, loss, right = 0, 0.0, 0.0
     for step, (features, targets, weights) in enumerate(batches, 1):
         logs = head.train_on_batch(features, targets, sample_weight=weights, return_dict=True)
         if not math.isfinite(logs["loss"]):
             message = f"the loss is not finite at step {step} of the epoch"
             raise ResultError("E602", message, fix="lower --learning-rate")
-        count = len(features)
+        count = int(targets.sum())  # without padding
         images += count
         loss += count * float(logs["loss"])
-        accuracy += count * float(logs["accuracy"])
+        right += len(features) * float(logs["_is_right"])
         advance(count)
-    return loss / images, accuracy / images
+    return loss / images, right / images
 
 
 def _figure(row: dict[str, Any], config: TrainConfig) -> float:

@@ -26,8 +26,10 @@ from mnv2tl.state import Best, Commit, StateStore
 pytest.importorskip("keras")
 pytest.importorskip("onnx")
 
+import keras
+
 from mnv2tl.batches import batches_of_epoch, order_of_epoch, weigh_classes
-from mnv2tl.keras_model import initial_dense, set_arrays
+from mnv2tl.keras_model import get_arrays, initial_dense, set_arrays
 from mnv2tl.phase import (
     Phase,
     Split,
@@ -343,7 +345,7 @@ def test_is_over_looks_at_the_figure_that_names_the_best() -> None:
 
 
 def test_fit_reads_the_batches_of_order_and_view(tmp_path: Path) -> None:
-    """Epoch by epoch in the order and the view that NumPy says, the last batch smaller."""
+    """Epoch by epoch in the order and the view that NumPy says, in batches of ten."""
     config = _config(batch_size=10)
     source = _source(tmp_path, config)
     READ.clear()
@@ -375,12 +377,65 @@ def test_a_batch_holds_features_targets_and_weights(tmp_path: Path) -> None:
     batches = list(batches_of_epoch(source, SPLIT.train, config, 1, weights))
 
     entries = [SPLIT.train[i] for i in order_of_epoch(5, 1, 24)]
-    assert [len(features) for features, _, _ in batches] == [10, 10, 4]
+    assert [len(features) for features, _, _ in batches] == [10, 10, 10]
     features, targets, weighed = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    np.testing.assert_array_equal(features, source.read(entries, 1))
+    np.testing.assert_array_equal(features[:24], source.read(entries, 1))
     labels = [entry.label for entry in entries]
-    np.testing.assert_array_equal(targets, np.eye(CLASSES, dtype=np.float32)[labels])
-    np.testing.assert_allclose(weighed, [2 / 3 if label == 0 else 4 / 3 for label in labels])
+    np.testing.assert_array_equal(targets[:24], np.eye(CLASSES, dtype=np.float32)[labels])
+    expected = np.array([2 / 3 if label == 0 else 4 / 3 for label in labels])
+    expected[20:] *= 10 / 4  # four images among ten rows
+    np.testing.assert_allclose(weighed[:24], expected, rtol=1e-6)
+    for padding in (features[24:], targets[24:], weighed[24:]):
+        assert len(padding) == 6
+        assert not padding.any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [
+        ({"batch_size": 10, "batch_norm": "train"}, [10, 10, 4]),
+        ({"batch_size": 12}, [12, 12]),
+        ({"batch_size": 100}, [24]),
+    ],
+)
+def test_a_batch_is_not_padded_where_that_is_wrong_or_of_no_use(
+    tmp_path: Path, settings: dict[str, Any], rows: list[int]
+) -> None:
+    """Rows of zeros would enter the statistics of BatchNorm, and a small data set is one batch."""
+    config = _config(**settings)
+    source = _source(tmp_path, config)
+    weights = weigh_classes(SPLIT.train, config, classes=CLASSES)
+
+    batches = list(batches_of_epoch(source, SPLIT.train, config, 0, weights))
+
+    assert [len(features) for features, _, _ in batches] == rows
+    assert all((weighed == 1).all() for _, _, weighed in batches)
+
+
+def test_padding_changes_no_step(tmp_path: Path) -> None:
+    """Keras' own steps over batches of 10, 10 and 4 images give the same weights."""
+    config = _config(
+        epochs=1, batch_size=10, class_weights="balanced", label_smoothing=0.1, views=1
+    )
+    source = _source(tmp_path, config)
+    weights = weigh_classes(SPLIT.train, config, classes=CLASSES)
+    (phase,) = list_phases(config)
+    head = build_head(LAYERS, phase, config, classes=CLASSES, shape=source.shape)
+    set_arrays(head, FIRST_ARRAYS)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    head.compile(keras.optimizers.Adam(config.learning_rate), loss)
+
+    state, commit = _fit(tmp_path, config, source=source)
+
+    entries = [SPLIT.train[i] for i in order_of_epoch(5, 0, 24)]
+    for batch in (entries[:10], entries[10:20], entries[20:]):
+        labels = [entry.label for entry in batch]
+        targets = np.eye(CLASSES, dtype=np.float32)[labels]
+        head.train_on_batch(source.read(batch, 0), targets, sample_weight=weights[labels])
+    found = state.load_arrays(commit.file)
+    for key, array in get_arrays(head).items():
+        np.testing.assert_allclose(found[key], array, atol=1e-5, err_msg=key)
+        assert not np.allclose(array, FIRST_ARRAYS[key], atol=1e-3)
 
 
 def test_an_epoch_leaves_nothing_behind_but_its_row(tmp_path: Path) -> None:
@@ -444,13 +499,14 @@ def test_fit_learns_what_can_be_learnt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("batch_size", [10, 24])
 def test_loss_is_the_weighed_cross_entropy(
-    tmp_path: Path, class_weights: str, label_smoothing: float
+    tmp_path: Path, class_weights: str, label_smoothing: float, batch_size: int
 ) -> None:
     """Of an epoch whose steps are too small to change anything, by NumPy's formula."""
     config = _config(
         epochs=1,
-        batch_size=24,
+        batch_size=batch_size,
         learning_rate=1e-12,
         class_weights=class_weights,
         label_smoothing=label_smoothing,
