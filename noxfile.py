@@ -36,9 +36,9 @@ nox.options.sessions = [
 LOCKS = {
     "lint": ((), ("ruff",)),
     "types": (("train", "test"), ("mypy", "nox")),
-    "jax": (("jax", "fast", "test"), ()),
-    "tensorflow": (("savedmodel", "fast", "test"), ()),
-    "both": (("jax", "savedmodel", "fast", "test"), ()),
+    "jax": (("jax", "test"), ()),
+    "tensorflow": (("savedmodel", "test"), ()),
+    "both": (("jax", "savedmodel", "test"), ()),
     "deploy": (("deploy",), ("hypothesis", "pytest")),
 }
 
@@ -108,7 +108,7 @@ def both(session: nox.Session) -> None:
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def lowest(session: nox.Session, backend: str) -> None:
     """Run the tests on the oldest packages that pyproject.toml allows; needs uv."""
-    session.install("-e", f".[{backend},fast,test]", "--resolution", "lowest-direct")
+    session.install("-e", f".[{backend},test]", "--resolution", "lowest-direct")
     # Old packages warn of each other.
     options = (*_PARALLEL, "-W", "default", *session.posargs)
     session.run("pytest", *options, env={"KERAS_BACKEND": backend})
@@ -190,7 +190,7 @@ def browser(session: nox.Session) -> None:
     """Look at a report in Chromium: quiet, without overflow, accessible."""
     if not (os.environ.get("MNV2TL_TEST_BROWSER") or shutil.which("chromium")):
         session.skip("there is no chromium; MNV2TL_TEST_BROWSER may name one")
-    session.install("-e", ".[jax,fast,test]", "playwright>=1.50")
+    session.install("-e", ".[jax,test]", "playwright>=1.50")
     env = {}
     if shutil.which("npm"):
         folder = str(Path(session.create_tmp()).resolve())
@@ -203,14 +203,14 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def trackers(session: nox.Session) -> None:
     """Tell MLflow, Weights & Biases and TensorBoard of trainings, and read back what they keep."""
-    session.install("-e", ".[jax,fast,test,mlflow,wandb]")
+    session.install("-e", ".[jax,test,mlflow,wandb]")
     session.run("pytest", "tests/test_trackers.py", "tests/test_tensorboard.py", *session.posargs)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
     """Kill every writer at every system call, kill trainings, damage files; takes an hour."""
-    session.install("-e", ".[jax,fast]")
+    session.install("-e", ".[jax]")
     session.run("python", "-m", "benchmarks.faults", *session.posargs)
 
 
@@ -221,8 +221,9 @@ def bench(session: nox.Session) -> None:
     names = sorted(set(re.findall(r"`python -m benchmarks\.(\w+)", about)))
     if not session.posargs or session.posargs[0] not in names:
         session.error(f"usage: nox -s bench -- NAME [OPTION...], NAME one of {', '.join(names)}")
-    # ImageHash is compared with, and brings SciPy, which the classic script's generator needs.
-    session.install("-e", ".[jax,savedmodel,demo]", "imagehash>=4.3.2")
+    # OpenVINO and ImageHash are compared with; the latter brings SciPy, which the classic script's
+    # generator needs.
+    session.install("-e", ".[jax,savedmodel,demo]", "imagehash>=4.3.2", "openvino>=2026.0")
     name, *options = session.posargs
     session.run("python", "-m", f"benchmarks.{name}", *options)
 

@@ -17,7 +17,7 @@ BATCH_NORMS = ("frozen", "train")
 SCHEDULES = ("constant", "cosine")
 BEST_BY = ("val_loss", "val_accuracy")
 CLASS_WEIGHTS = ("none", "balanced")
-RUNTIMES = ("openvino", "onnxruntime", "keras")
+RUNTIMES = ("onnxruntime", "keras")
 """What can run the frozen layers, the quickest first."""
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 """What can be told of a training."""

@@ -43,7 +43,6 @@ _PROBES = {
     "tensorflow": "import tensorflow as t; "
     "names = [d.name for d in t.config.list_physical_devices()]",
     "onnxruntime": "import onnxruntime; names = onnxruntime.get_available_providers()",
-    "openvino": "import openvino; names = openvino.Core().available_devices",
 }
 
 

@@ -9,7 +9,6 @@ one space at a time: each writes packs of its own.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import secrets
@@ -18,13 +17,14 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl import store
 from mnv2tl.errors import MachineError, show
+from mnv2tl.key_table import KeyTable, encode_keys
 from mnv2tl.progress import say, track
 
 Features = NDArray[np.generic]
@@ -46,7 +46,7 @@ class FeatureSpace:
     """Type on the disk."""
     packs: list[Features] = field(default_factory=list)
     """Memory-mapped arrays, shape (n, *shape)."""
-    rows: dict[str, int] = field(default_factory=dict)
+    rows: KeyTable = field(default_factory=KeyTable)
     """Key -> index into packs, times `_PACK_ROWS`, plus the row there."""
     index_paths: set[Path] = field(default_factory=set)
     """Index files of the packs in use."""
@@ -74,32 +74,29 @@ class FeatureSpace:
             wanted: Keys that will be asked for.
         """
         name = store.sha256_json([identity, list(shape), dtype.str])[:24]
-        space = cls(folder=root / name, shape=shape, dtype=dtype)
-        indexes = sorted(space.folder.glob("*.json"))
-        missing = set(wanted) if indexes else set()
-        for index in indexes:
-            if missing:
-                missing -= space._open_pack(index, missing)
+        space = cls(folder=root / name, shape=shape, dtype=dtype, rows=KeyTable(wanted))
+        for index in sorted(space.folder.glob("*.json")):
+            if not space.rows.is_full:
+                space._open_pack(index)
         return space
 
-    def add(self, keys: Sequence[str], features: Features) -> None:
+    def add(self, keys: Sequence[str], *parts: Features) -> None:
         """Write features as one pack.
 
         Args:
-            keys: One per row.
-            features: Shape (n, *shape), already of the space's type.
+            keys: One per row of all parts.
+            parts: Shape (n, *shape), already of the space's type.
         """
         name = secrets.token_hex(12)
         array_path = self.folder / f"{name}.npy"
-        store.write_file(
-            array_path, lambda file: np.save(file, features, allow_pickle=False), durable=False
-        )
+        store.write_file(array_path, lambda file: self._write_array(file, parts), durable=False)
         try:
             index = {"keys": list(keys), "sha256": store.sha256_file(array_path)}
             # Mapped first: once it has an index another process may make room of it.
-            self._map(array_path, keys)
+            first = self._map(array_path, len(keys))
         except OSError as error:
             raise store.machine_error(error, array_path) from error
+        self.rows.fill(encode_keys(keys), first + np.arange(len(keys)))
         store.write_json(self.folder / f"{name}.json", index, durable=False)
 
     def read(self, keys: Sequence[str]) -> NDArray[np.float32]:
@@ -109,37 +106,49 @@ class FeatureSpace:
             KeyError: One of them is not known.
         """
         features = np.empty((len(keys), *self.shape), np.float32)
-        for row, key in enumerate(keys):
-            pack, source = divmod(self.rows[key], _PACK_ROWS)
+        places = self.rows.find(encode_keys(keys))
+        if places.min(initial=0) < 0:
+            raise KeyError(keys[int(places.argmin())])
+        for row, place in enumerate(places.tolist()):
+            pack, source = divmod(place, _PACK_ROWS)
             features[row] = self.packs[pack][source]
         return features
 
-    def _map(self, array_path: Path, keys: Sequence[str]) -> None:
-        pack = np.load(array_path, mmap_mode="r", allow_pickle=False)
-        if pack.shape != (len(keys), *self.shape) or pack.dtype != self.dtype:
-            raise ValueError(f"a pack of shape {pack.shape} and type {pack.dtype}")
-        self.rows.update(zip(keys, itertools.count(len(self.packs) * _PACK_ROWS)))
-        self.packs.append(pack)
-        self.index_paths.add(array_path.with_suffix(".json"))
+    def _write_array(self, file: IO[bytes], parts: Sequence[Features]) -> None:
+        """Write what `np.save` writes of all parts together, which takes their memory once more."""
+        shape = (sum(map(len, parts)), *self.shape)
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part, self.dtype).data)
 
-    def _open_pack(self, index_path: Path, missing: set[str]) -> set[str]:
+    def _map(self, array_path: Path, rows: int) -> int:
+        """Open the array of a pack; return the place of its first row."""
+        pack = np.load(array_path, mmap_mode="r", allow_pickle=False)
+        if pack.shape != (rows, *self.shape) or pack.dtype != self.dtype:
+            raise ValueError(f"a pack of shape {pack.shape} and type {pack.dtype}")
+        self.packs.append(np.asarray(pack))  # a plain view: np.memmap takes rows slowly
+        self.index_paths.add(array_path.with_suffix(".json"))
+        return (len(self.packs) - 1) * _PACK_ROWS
+
+    def _open_pack(self, index_path: Path) -> None:
         array_path = index_path.with_suffix(".npy")
         try:
             index = json.loads(index_path.read_bytes())
-            found = missing.intersection(index["keys"])
-            if found:
+            keys = encode_keys(index["keys"])
+            is_wanted = self.rows.lacks(keys)
+            if is_wanted.any():
                 if store.sha256_file(array_path) != index["sha256"]:
                     raise ValueError("its bytes do not give its hash")
-                self._map(array_path, index["keys"])
+                first = self._map(array_path, len(keys))
+                self.rows.fill(keys[is_wanted], first + np.flatnonzero(is_wanted))
                 with contextlib.suppress(OSError):  # a read-only cache is read all the same
                     os.utime(index_path)
         except FileNotFoundError:
-            return set()  # another process made room
+            return  # another process made room
         except (OSError, ValueError, KeyError, TypeError) as error:
             say(f"warning: dropped a damaged cache entry {show(array_path.name)}: {error}")
             _remove_pack(index_path)
-            return set()
-        return found
 
 
 def make_room(root: Path, *, need_bytes: int, limit_bytes: int, keep: Collection[Path]) -> bool:

@@ -5,8 +5,9 @@ Both ways give the same numbers: what is computed anew goes through the same rou
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from mnv2tl.data.images import UnreadableImageError
 from mnv2tl.data.manifest import Entry
 from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, MachineError, ResultError
-from mnv2tl.feature_cache import FeatureSpace, make_room
+from mnv2tl.feature_cache import Features, FeatureSpace, make_room
 from mnv2tl.interrupts import raise_pending
+from mnv2tl.key_table import encode_keys
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
-from mnv2tl.trunk import CHUNK_IMAGES, Trunk
+from mnv2tl.trunk import Trunk
 
 _PACK_BYTES = 16_000_000
 
@@ -42,9 +44,6 @@ class FeatureSource:
     """Known features; None when they are computed each time they are asked for."""
     lost: dict[str, UnreadableImageError] = field(default_factory=dict)
     """Path -> why an image that the manifest names could not be read."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    """The runtime is asked by one thread at a time: two requests of OpenVINO 2026.4 that are filled
-    at once may wait for each other for ever."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,8 +59,8 @@ class FeatureSource:
         if self.space is not None:
             return self.space.read([self.maker.key(entry, view) for entry in entries])
         pixels = list(map_ordered(lambda entry: self._make(entry, view), entries))
-        with self.lock:
-            return _store_type(self.trunk, np.stack(pixels)).astype(np.float32)
+        features = self.trunk.run_in_threads(np.stack(pixels))
+        return _store_type(features, self.trunk).astype(np.float32)
 
     def _make(self, entry: Entry, view: int) -> NDArray[np.uint8]:
         try:
@@ -130,77 +129,94 @@ def prepare(
 
 
 def _missing(maker: ViewMaker, space: FeatureSpace, jobs: Sequence[Job]) -> list[Job]:
+    """Return the views that are not known, each pixels' once."""
+    keys = encode_keys(maker.key(entry, view) for entry, views in jobs for view in views)
+    is_new = iter(space.rows.first_unknown(keys))
     todo = []
-    seen: set[str] = set()
     for job in jobs:
         entry, views = job
-        new = []
-        for view in views:
-            key = maker.key(entry, view)
-            if key not in seen and key not in space.rows:
-                new.append(view)
-                seen.add(key)
+        new = tuple(view for view in views if next(is_new))
         if new:
-            todo.append(job if len(new) == len(views) else (entry, tuple(new)))
+            todo.append(job if len(new) == len(views) else (entry, new))
     return todo
 
 
 def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job]) -> None:
-    maker = source.maker
-    count = sum(len(views) for _, views in todo)
-
-    def make_views(job: Job) -> tuple[Job, NDArray[np.uint8] | UnreadableImageError]:
-        entry, views = job
-        try:
-            pixels = maker.load(entry)
-        except UnreadableImageError as error:
-            return job, error
-        return job, np.stack([maker.vary(pixels, entry, view) for view in views])
-
-    pack = _PackWriter(source.trunk, space)
-    with show_bar("features", total=count, unit="views") as advance:
-        for (entry, views), made in map_ordered(make_views, todo):
+    """Compute views, and write what could be read of them."""
+    pack = _PackWriter(space)
+    compute = functools.partial(_compute, source)
+    groups = _group(todo, source.trunk.chunk_images)
+    with show_bar("features", total=sum(len(views) for _, views in todo), unit="views") as advance:
+        for (entry, views), made in itertools.chain.from_iterable(map_ordered(compute, groups)):
             if isinstance(made, UnreadableImageError):
                 source.lost[entry.path] = made
             else:
-                for view, pixels in zip(views, made, strict=True):
-                    pack.add(maker.key(entry, view), pixels)
+                pack.add([source.maker.key(entry, view) for view in views], made)
             advance(len(views))
             raise_pending()
         pack.flush()
 
 
-class _PackWriter:
-    """Collects pixels to chunks for the trunk, and features to packs for the cache."""
+def _group(todo: Sequence[Job], images: int) -> Iterator[list[Job]]:
+    """Yield jobs together that have at least so many views, but for the last ones."""
+    group: list[Job] = []
+    for job in todo:
+        group.append(job)
+        if sum(len(views) for _, views in group) >= images:
+            yield group
+            group = []
+    if group:
+        yield group
 
-    def __init__(self, trunk: Trunk, space: FeatureSpace) -> None:
-        self.trunk, self.space = trunk, space
+
+def _compute(
+    source: FeatureSource, jobs: Sequence[Job]
+) -> list[tuple[Job, Features | UnreadableImageError]]:
+    """Return the features of each job's views, shape (views, *shape), or why it has none."""
+    made = [(job, _make_views(source.maker, job)) for job in jobs]
+    pixels = [each for _, each in made if not isinstance(each, UnreadableImageError)]
+    if not pixels:
+        return made
+    features = iter(_store_type(source.trunk.run(np.concatenate(pixels)), source.trunk))
+    return [
+        (job, each)
+        if isinstance(each, UnreadableImageError)
+        else (job, np.stack(list(itertools.islice(features, len(each)))))
+        for job, each in made
+    ]
+
+
+def _make_views(maker: ViewMaker, job: Job) -> Features | UnreadableImageError:
+    entry, views = job
+    try:
+        pixels = maker.load(entry)
+    except UnreadableImageError as error:
+        return error
+    return np.stack([maker.vary(pixels, entry, view) for view in views])
+
+
+class _PackWriter:
+    """Collects features to packs for the cache."""
+
+    def __init__(self, space: FeatureSpace) -> None:
+        self.space = space
         self.keys: list[str] = []
-        self.pixels: list[NDArray[np.uint8]] = []
-        self.features: list[NDArray[np.generic]] = []
+        self.features: list[Features] = []
         row_bytes = int(np.prod(space.shape)) * space.dtype.itemsize
         self.rows = max(1, _PACK_BYTES // row_bytes)
 
-    def add(self, key: str, pixels: NDArray[np.uint8]) -> None:
-        """Take one view."""
-        self.keys.append(key)
-        self.pixels.append(pixels)
-        if len(self.pixels) == CHUNK_IMAGES:
-            self._run()
+    def add(self, keys: Sequence[str], features: Features) -> None:
+        """Take some views."""
+        self.keys += keys
+        self.features.append(features)
         if len(self.keys) >= self.rows:
             self.flush()
 
     def flush(self) -> None:
         """Write what was collected."""
-        if self.pixels:
-            self._run()
         if self.keys:
-            self.space.add(self.keys, np.concatenate(self.features))
+            self.space.add(self.keys, *self.features)
         self.keys, self.features = [], []
-
-    def _run(self) -> None:
-        self.features.append(_store_type(self.trunk, np.stack(self.pixels)))
-        self.pixels = []
 
 
 def _dtype(trunk: Trunk) -> np.dtype[Any]:
@@ -208,10 +224,15 @@ def _dtype(trunk: Trunk) -> np.dtype[Any]:
     return np.dtype(np.uint8 if trunk.runtime == "none" else np.float16)
 
 
-def _store_type(trunk: Trunk, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
+def _store_type(features: NDArray[np.float32], trunk: Trunk) -> Features:
+    """Return features as they are stored.
+
+    Raises:
+        ResultError: One of them is not finite then (E602).
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # told below, in one line
-        features = trunk.run(pixels).astype(_dtype(trunk))
-    if features.dtype == np.float16 and not np.isfinite(features).all():
+        stored = features.astype(_dtype(trunk))
+    if stored.dtype == np.float16 and not np.isfinite(stored).all():
         message = "the frozen layers gave a feature that is not finite in float16"
         raise ResultError("E602", message, fix="check the base weights: mnv2tl weights verify")
-    return features
+    return stored

@@ -99,7 +99,7 @@ def explain_batch(
 def _list_foreign() -> tuple[type[Exception], ...]:
     """Return the classes of the errors in which libraries that are loaded report it.
 
-    JAX and OpenVINO raise a RuntimeError, onnxruntime and TensorFlow errors of their own.
+    JAX raises a RuntimeError, onnxruntime and TensorFlow errors of their own.
     """
     kinds: list[type[Exception]] = [RuntimeError]
     if "tensorflow" in sys.modules:

@@ -1,12 +1,14 @@
-"""Run the frozen layers: through OpenVINO if it is installed, else onnxruntime, else Keras.
+"""Run the frozen layers: through onnxruntime, or through Keras.
 
-On a graphics card Keras runs them, since the runtimes that this project installs know the CPU only.
+On a graphics card Keras runs them, since the onnxruntime that this project installs knows the CPU
+only.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +21,12 @@ from mnv2tl.errors import MachineError
 from mnv2tl.memory import explain_shortage
 from mnv2tl.mobilenet import Layer
 from mnv2tl.onnx_graph import Arrays, write_trunk
+from mnv2tl.parallel import map_ordered
 from mnv2tl.store import sha256_bytes
 
 CHUNK_IMAGES = 16
-"""Every call of a runtime gets this many images, the last one padded: one compiled shape, and an
-image's features do not depend on how many others are asked for."""
+"""Keras gets this many images at a time, the last ones padded: one compiled shape, and what it says
+of an image does not depend on how many others are asked for."""
 
 _LESS = "close other programs, or try a smaller --image-px or --alpha"
 
@@ -40,11 +43,13 @@ class Trunk:
     """What decides its features: weights, layers, scaling, runtime, version, precision."""
     output_shape: tuple[int, ...]
     """Shape of one image's features."""
+    chunk_images: int
+    """Images that are computed at a time; more of them take more memory."""
     run_chunk: Run
-    """Features of exactly `CHUNK_IMAGES` images."""
+    """Features of exactly `chunk_images` images."""
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the features of images.
+        """Return the features of images; several threads may ask at once.
 
         Args:
             pixels: Shape (n, px, px, 3), values 0 to 255, any n.
@@ -56,15 +61,23 @@ class Trunk:
             MachineError: A few images did not fit into memory (E505).
         """
         features = np.empty((len(pixels), *self.output_shape), np.float32)
-        for start in range(0, len(pixels), CHUNK_IMAGES):
-            chunk = pixels[start : start + CHUNK_IMAGES]
-            missing = CHUNK_IMAGES - len(chunk)
+        for start in range(0, len(pixels), self.chunk_images):
+            chunk = pixels[start : start + self.chunk_images]
+            missing = self.chunk_images - len(chunk)
             if missing:
                 chunk = np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), np.uint8)])
-            stop = min(start + CHUNK_IMAGES, len(pixels))
-            with explain_shortage(f"{CHUNK_IMAGES} images in the frozen layers", fix=_LESS):
+            stop = min(start + self.chunk_images, len(pixels))
+            with explain_shortage("images in the frozen layers", fix=_LESS):
                 features[start:stop] = self.run_chunk(chunk)[: stop - start]
         return features
+
+    def run_in_threads(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the same as `run`, sooner: it computes in one thread per processor."""
+        starts = range(0, len(pixels), self.chunk_images)
+        parts = map_ordered(
+            lambda start: self.run(pixels[start : start + self.chunk_images]), starts
+        )
+        return np.concatenate([*parts, self.run(pixels[:0])])
 
 
 def choose_runtime(wanted: str = "auto", *, has_gpu: bool = False) -> str:
@@ -104,19 +117,20 @@ def open_trunk(
             runtime="none",
             identity={"runtime": "none", "image_px": image_px},
             output_shape=(image_px, image_px, 3),
+            chunk_images=1,
             run_chunk=lambda pixels: pixels.astype(np.float32),
         )
     content = write_trunk(layers, arrays, scaling=scaling)
-    open_runtime = {"openvino": _open_openvino, "onnxruntime": _open_onnxruntime}
     if runtime == "keras":
-        run_chunk = _open_keras(layers, arrays, scaling, image_px)
+        chunk_images, run_chunk = CHUNK_IMAGES, _open_keras(layers, arrays, scaling, image_px)
     else:
-        run_chunk = open_runtime[runtime](content, image_px)
+        chunk_images, run_chunk = 1, _open_onnxruntime(content)
     identity = {
         "graph_sha256": sha256_bytes(content),
         "runtime": runtime,
         "runtime_version": sys.modules[runtime].__version__,
         "precision": "float32",
+        "chunk_images": chunk_images,
     }
     if runtime == "keras":
         identity["backend"] = sys.modules["keras"].backend.backend()
@@ -124,34 +138,18 @@ def open_trunk(
         runtime=runtime,
         identity=identity,
         output_shape=layers[-1].output_shape,
+        chunk_images=chunk_images,
         run_chunk=run_chunk,
     )
 
 
-def _open_openvino(content: bytes, image_px: int) -> Run:
-    # Importing OpenVINO sends usage data to its maker unless this package is missing; it then
-    # falls back to a stub of its own (openvino/tools/ovc/telemetry_utils.py, 2026.4).
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(content)
-    model.reshape([CHUNK_IMAGES, image_px, image_px, 3])
-    # Without the hint OpenVINO computes in bfloat16 on CPUs that have it.
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(model, "CPU", options).create_infer_request()
-
-    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        output: NDArray[np.float32] = request.infer([pixels])[0]
-        return output
-
-    return run
-
-
-def _open_onnxruntime(content: bytes, image_px: int) -> Run:
+def _open_onnxruntime(content: bytes) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    # Threads that work at one image wait for each other after every layer; whoever has many images
+    # asks from many threads.
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
@@ -169,9 +167,12 @@ def _open_keras(layers: Sequence[Layer], arrays: Arrays, scaling: str, image_px:
 
     model = build_trunk(layers, scaling=scaling, image_px=image_px)
     set_arrays(model, arrays)
+    lock = threading.Lock()  # a Keras model is asked by one thread at a time
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = keras.ops.convert_to_numpy(model.predict_on_batch(pixels))
+        with lock:
+            answer = model.predict_on_batch(pixels)
+        features: NDArray[np.float32] = keras.ops.convert_to_numpy(answer)
         return features
 
     return run

@@ -24,7 +24,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "class_weights": ("none", "balanced"),
     "best_by": ("val_loss", "val_accuracy"),
     "backend": ("jax", "tensorflow"),
-    "trunk_runtime": ("auto", "openvino", "onnxruntime", "keras"),
+    "trunk_runtime": ("auto", "onnxruntime", "keras"),
 }
 RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 1_000_000),
@@ -174,4 +174,4 @@ def test_defaults_are_the_promised_ones() -> None:
         "batch_norm": "frozen",
     }
     assert {key: defaults[key] for key in expected} == expected
-    assert config.RUNTIMES == ("openvino", "onnxruntime", "keras")
+    assert config.RUNTIMES == ("onnxruntime", "keras")

@@ -259,5 +259,5 @@ def test_the_doctor_knows_every_extra_of_the_project() -> None:
 
     extras = {each.extra for each in packages}
 
-    assert {None, "deploy", "train", "jax", "tensorflow", "fast", "report"} <= extras
+    assert {None, "deploy", "train", "jax", "tensorflow", "report"} <= extras
     assert not extras & doctor_packages._LEFT_OUT

@@ -130,7 +130,7 @@ def test_openvino_resizes_alike() -> None:
     """OpenVINO ignores the antialias of ONNX's own Resize; these operators it computes rightly."""
     if importlib.util.find_spec("openvino") is None:
         pytest.skip("OpenVINO is not installed")
-    # As in mnv2tl.trunk: importing OpenVINO sends usage data to its maker unless this is missing.
+    # Importing OpenVINO sends usage data to its maker unless this package is missing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 

@@ -141,6 +141,7 @@ def _source(
         runtime="onnxruntime",
         identity={},
         output_shape=shape,
+        chunk_images=1,
         run_chunk=lambda pixels: pixels.astype(np.float32),
     )
     return _Recorder(maker=maker, trunk=trunk, space=space)

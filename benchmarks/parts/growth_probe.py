@@ -27,7 +27,8 @@ _WARM_UP = 32
 
 
 def list_jobs(folder: Path, count: int) -> list[Job]:
-    """Return the plain view of each of the first pictures."""
+    """Return the plain view of each of the first pictures; they share it, as in a training."""
+    views = (PLAIN,)
     return [
         (
             Entry(
@@ -39,7 +40,7 @@ def list_jobs(folder: Path, count: int) -> list[Job]:
                 width=1,
                 height=1,
             ),
-            (PLAIN,),
+            views,
         )
         for number in range(count)
     ]

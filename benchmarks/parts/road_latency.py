@@ -45,7 +45,7 @@ def open_session(path: Path, *, threads: int) -> Any:
 
 def open_openvino(path: Path, shape: tuple[int, ...], *, threads: int) -> Callable[[Pixels], Any]:
     """Return a function from pixels of this shape to probabilities."""
-    # As in mnv2tl.trunk: without this package OpenVINO reports to nobody.
+    # Without this package OpenVINO reports to nobody.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino  # noqa: PLC0415
 

@@ -194,7 +194,7 @@ def predict(
     answers: dict[str, str] = {}
     for chunk in _read(load, entries, lost, description="compare"):
         batch, pixels = zip(*chunk, strict=True)
-        features = network.trunk.run(np.stack(pixels))  # (n, h, w, channels)
+        features = network.trunk.run_in_threads(np.stack(pixels))  # (n, h, w, channels)
         logits = features.mean(axis=(1, 2)) @ network.kernel + network.bias  # (n, classes)
         for entry, label in zip(batch, logits.argmax(axis=1), strict=True):
             answers[entry.sha256] = network.class_names[label]
@@ -253,7 +253,7 @@ def _answer(
     network: Network, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], ...]:
     """Return logits, pooled features, and the maps of the predicted and of the true class."""
-    features = network.trunk.run(pixels)  # (n, h, w, channels)
+    features = network.trunk.run_in_threads(pixels)  # (n, h, w, channels)
     pooled = features.mean(axis=(1, 2))  # (n, channels)
     logits = pooled @ network.kernel + network.bias  # (n, classes)
     predicted = logits.argmax(axis=1)
