@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import Trunk
 
 _PACK_BYTES = 16_000_000
+_MOST_PACKS = 500
+"""Of one training: a mapped file is an open one, and often no more than 1,024 may be open."""
 
 Job = tuple[Entry, tuple[int, ...]]
 """An image and the views of it that are asked for."""
@@ -143,10 +146,11 @@ def _missing(maker: ViewMaker, space: FeatureSpace, jobs: Sequence[Job]) -> list
 
 def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job]) -> None:
     """Compute views, and write what could be read of them."""
-    pack = _PackWriter(space)
+    count = sum(len(views) for _, views in todo)
+    pack = _PackWriter(space, count)
     compute = functools.partial(_compute, source)
     groups = _group(todo, source.trunk.chunk_images)
-    with show_bar("features", total=sum(len(views) for _, views in todo), unit="views") as advance:
+    with show_bar("features", total=count, unit="views") as advance:
         for (entry, views), made in itertools.chain.from_iterable(map_ordered(compute, groups)):
             if isinstance(made, UnreadableImageError):
                 source.lost[entry.path] = made
@@ -198,12 +202,12 @@ def _make_views(maker: ViewMaker, job: Job) -> Features | UnreadableImageError:
 class _PackWriter:
     """Collects features to packs for the cache."""
 
-    def __init__(self, space: FeatureSpace) -> None:
+    def __init__(self, space: FeatureSpace, count: int) -> None:
         self.space = space
         self.keys: list[str] = []
         self.features: list[Features] = []
         row_bytes = int(np.prod(space.shape)) * space.dtype.itemsize
-        self.rows = max(1, _PACK_BYTES // row_bytes)
+        self.rows = max(1, _PACK_BYTES // row_bytes, math.ceil(count / _MOST_PACKS))
 
     def add(self, keys: Sequence[str], features: Features) -> None:
         """Take some views."""

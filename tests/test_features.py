@@ -357,6 +357,22 @@ def test_packs_stay_below_their_size(
     np.testing.assert_allclose(means, expected, atol=0.1)
 
 
+def test_packs_are_few_enough_to_be_open_at_once(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stays open while it is mapped; they grow instead."""
+    monkeypatch.setattr(features_module, "_PACK_BYTES", 24)  # one feature of 2 x 2 x 3
+    monkeypatch.setattr(features_module, "_MOST_PACKS", 3)
+    entries = _draw(data, 8)
+
+    source = prepare(
+        _maker(data), _Counter().trunk, _jobs(entries, PLAIN), cache_root=cache, limit_bytes=LIMIT
+    )
+
+    assert source.space is not None
+    assert [len(pack) for pack in source.space.packs] == [3, 3, 2]
+
+
 def test_an_unusable_cache_folder_only_disables_the_cache(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
