@@ -27,7 +27,7 @@ from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import Trunk
 
-_PACK_BYTES = 16_000_000
+_PACK_BYTES = 8_000_000
 _MOST_PACKS = 500
 """Of one training: a mapped file is an open one, and often no more than 1,024 may be open."""
 
