@@ -5,7 +5,7 @@ edited copy is found if its dHash differs from the original's in at most as many
 allows. A stranger is another picture of the same folder within that many bits.
 
 Ours is the dHash of a scan, of gray as the decoder gives it, large JPEGs at a fraction of their
-size; beside it the same with a bilinear filter in place of Lanczos. Against both stands
+size; beside it the same with Pillow's bilinear filter in place of Lanczos. Against both stands
 `imagehash.dhash` of the whole picture in RGB. Time is from a file's bytes to its hash.
 
     pip install imagehash
@@ -28,7 +28,7 @@ from PIL import Image, ImageEnhance
 from benchmarks.parts import record
 from benchmarks.parts.timing import get_ready, spread, time_in_turn
 from mnv2tl.data import images
-from mnv2tl.data.near_duplicates import BITS, HASHED_PX, dhash
+from mnv2tl.data.near_duplicates import BITS, HASHED_PX, dhash, size_in_gray
 from mnv2tl.metrics import wilson_interval
 from mnv2tl.progress import track
 
@@ -64,9 +64,15 @@ EDITS: dict[str, Callable[[Image.Image], bytes]] = {
 """Name -> what makes the file of a copy from a picture."""
 
 
+def _ours(content: bytes) -> int:
+    picture = images.open_picture(content, gray_px=HASHED_PX)
+    return dhash(picture.image, (picture.width, picture.height))
+
+
 def _bilinear(content: bytes) -> int:
-    gray = images.open_picture(content, gray_px=HASHED_PX).image
-    pixels = np.asarray(gray.resize((9, 8), Image.Resampling.BILINEAR))
+    picture = images.open_picture(content, gray_px=HASHED_PX)
+    box = (0, 0, *size_in_gray(picture.image, (picture.width, picture.height)))
+    pixels = np.asarray(picture.image.resize((9, 8), Image.Resampling.BILINEAR, box))
     return int.from_bytes(np.packbits(pixels[:, 1:] > pixels[:, :-1]).tobytes())
 
 
@@ -78,7 +84,7 @@ def _imagehash(content: bytes) -> int:
 
 
 SIDES: dict[str, Callable[[bytes], int]] = {
-    "mnv2tl": lambda content: dhash(images.open_picture(content, gray_px=HASHED_PX).image),
+    "mnv2tl": _ours,
     "bilinear": _bilinear,
     "ImageHash": _imagehash,
 }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -48,6 +49,74 @@ def test_dhash_is_a_bit_for_each_step_to_the_right() -> None:
     assert dhash(Image.fromarray(np.full((80, 90), 7, np.uint8))) == 0
     with pytest.raises(ValueError, match="must be of mode L, got RGB"):
         dhash(Image.new("RGB", (9, 8)))
+
+
+def _draw(seed: int, size: tuple[int, int]) -> Image.Image:
+    """Return a picture of soft shapes and grain."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 12), dtype=np.uint8))
+    levels = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(float)
+    return Image.fromarray((levels + rng.normal(0, 6, levels.shape)).clip(0, 255).astype(np.uint8))
+
+
+def _dhash_of_pillow(gray: Image.Image) -> int:
+    levels = np.asarray(gray.resize((9, 8), Image.Resampling.LANCZOS))
+    return int.from_bytes(np.packbits(levels[:, 1:] > levels[:, :-1]).tobytes())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 30), (9, 8), (96, 320), (175, 170), (399, 20)])
+def test_dhash_is_that_of_pillows_lanczos_filter(size: tuple[int, int]) -> None:
+    """But for levels that one of them rounds up and the other down."""
+    pictures = [_draw(seed, size) for seed in range(40)]
+
+    bits = [(dhash(each) ^ _dhash_of_pillow(each)).bit_count() for each in pictures]
+
+    assert max(bits) <= 2
+    assert sum(bits) < 20
+
+
+@pytest.mark.parametrize("width", [3, 10, 27, 30, 33])
+def test_white_is_at_most_white_and_black_at_most_black(width: int) -> None:
+    """The filter overshoots beside an edge, which made steps in what is flat."""
+    for left in range(5, 85 - width, 5):
+        pixels = np.zeros((80, 90), np.uint8)
+        pixels[:, left : left + width] = 255
+
+        for picture in (Image.fromarray(pixels), Image.fromarray(255 - pixels)):
+            assert dhash(picture) == _dhash_of_pillow(picture)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_reduced_picture_is_hashed_as_if_it_were_whole(factor: int) -> None:
+    """Its last pixels stand for fewer: taken for whole ones, they would stretch the picture."""
+    whole, told, untold = [], [], []
+    for seed in range(40):
+        picture = _draw(seed, (50 * factor + 1, 60 * factor + 1))
+        reduced = picture.reduce(factor)
+        whole.append(dhash(picture))
+        told.append(dhash(reduced, picture.size))
+        untold.append(dhash(reduced))
+
+    def count_unlike(hashes: list[int]) -> int:
+        return sum((a ^ b).bit_count() for a, b in zip(hashes, whole, strict=True))
+
+    assert count_unlike(told) < 40
+    assert count_unlike(told) < count_unlike(untold) / 2
+
+
+def test_a_large_picture_takes_little_memory() -> None:
+    """As floats all of it would take 48 MB."""
+    picture = _draw(0, (601, 401))
+    large = picture.resize((4007, 3001), Image.Resampling.BICUBIC)
+    dhash(picture)  # weights are kept
+
+    tracemalloc.start()
+    found = dhash(large)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 4 * 2**20
+    assert (found ^ dhash(picture)).bit_count() <= BITS
 
 
 def _compress(picture: Image.Image) -> Image.Image:

@@ -62,3 +62,12 @@ def test_parts_that_follow_each_other_are_joined() -> None:
     whole = merge([_part(["a"], [1], _RECORDS[:1]), _part(["b"], [2], _RECORDS[4:])])
 
     assert whole == _part(["a", "b"], [1, 2], [_RECORDS[0], _RECORDS[4]])
+
+
+def test_a_time_that_no_number_holds_becomes_the_latest() -> None:
+    """File systems know times after the year 2262; a status with one is a status still."""
+    late = pack_status(Status(1, 2**70, 2**63, 7))
+    early = pack_status(Status(1, -(2**70), -(2**70), 2**64 + 7))
+
+    assert late == pack_status(Status(1, 2**63 - 1, 2**63 - 1, 7))
+    assert early == pack_status(Status(1, 1 - 2**63, 1 - 2**63, 7))

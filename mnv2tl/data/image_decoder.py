@@ -165,8 +165,8 @@ def open_picture(
         image = _open_header(content, format_name, max_pixels)
         width, height = image.size
         _check_size(width, height, max_pixels)
-        if gray_px is not None and _LOSSLESS_JPEG not in content:
-            image.draft("L", (gray_px, gray_px))  # nothing but a JPEG changes
+        if gray_px is not None and format_name == "JPEG" and _LOSSLESS_JPEG not in content:
+            image.draft("L", (gray_px, gray_px))
         image.load()
         mode = "RGB" if gray_px is None else "L"
         flat = _flatten(image, mode, is_16_bit=format_name == "PNG" and content[24] == 16)

@@ -37,10 +37,13 @@ class Status(NamedTuple):
 
 def pack_status(stat: Status | os.stat_result) -> bytes:
     """Return a status as `STATUS_BYTES` bytes."""
-    times = (
-        max(min(each, _LATEST_NS), -_LATEST_NS) for each in (stat.st_mtime_ns, stat.st_ctime_ns)
-    )
-    return _STATUS.pack(stat.st_size, *times, stat.st_ino & _INODE_BITS)
+    try:
+        return _STATUS.pack(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    except struct.error:  # it does not fit
+        times = (
+            max(min(each, _LATEST_NS), -_LATEST_NS) for each in (stat.st_mtime_ns, stat.st_ctime_ns)
+        )
+        return _STATUS.pack(stat.st_size, *times, stat.st_ino & _INODE_BITS)
 
 
 def changed_ns(status: bytes | bytearray) -> int:

@@ -59,7 +59,7 @@ def _left_out(manifest: Manifest) -> Iterable[str]:
 
 
 def _of_images(kinds: Sequence[Kind], entries: Sequence[Entry]) -> Iterable[str]:
-    suffixes = [entry.path.rpartition(".")[2] for entry in entries]
+    suffixes = (entry.path.rpartition(".")[2] for entry in entries)
     named = Counter(zip(suffixes, kinds, strict=True))
     misnamed = sum(
         count

@@ -68,7 +68,7 @@ class StatIndex:
         self._opened_ns = time.time_ns()
         self._known: dict[str, Part] = {}
         self._rows: dict[str, dict[str, int]] = {}
-        self._asked: dict[str, set[str]] = {}
+        self._asked: dict[str, list[list[str]]] = {}
         self._whole: set[str] = set()
         self._new: dict[str, Part] = {}
         self._new_files = 0
@@ -103,7 +103,7 @@ class StatIndex:
             known.names = names  # once in memory
             self._whole.add(folder)
             return known.columns, ()
-        self._asked.setdefault(folder, set()).update(names)
+        self._asked.setdefault(folder, []).append(names)
         columns = Columns.make_blank(len(names))
         if known is None:
             return columns, range(len(names))
@@ -164,7 +164,7 @@ class StatIndex:
         gone = {}
         for folder in self._known.keys() - self._whole:
             known = self._known[folder]
-            unasked = set(known.names) - self._asked.get(folder, set())
+            unasked = set(known.names).difference(*self._asked.get(folder, []))
             lost = {name for name in unasked if not os.path.lexists(os.path.join(folder, name))}
             if lost:
                 gone[folder] = lost

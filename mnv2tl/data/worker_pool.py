@@ -68,6 +68,8 @@ class _Worker:
     is_ready: bool = False
     waiting: collections.deque[int] = field(default_factory=collections.deque)
     """Which files have no answer yet."""
+    last: int = 0
+    """How many files the last question was about."""
 
 
 def read_files(
@@ -126,16 +128,30 @@ class _Pool:
     def _hand_out(self) -> None:
         """Give jobs to workers that have none, and start workers for the others."""
         for worker in self._workers:
-            if worker.is_ready and not worker.waiting and self._jobs:
+            while worker.is_ready and self._jobs and self._may_ask(worker):
                 self._ask(worker)
         starting = sum(not worker.is_ready for worker in self._workers)
         for _ in range(min(self._most - len(self._workers), len(self._jobs) - starting)):
             self._start()
 
+    def _may_ask(self, worker: _Worker) -> bool:
+        """Tell whether a worker has nothing to do, or soon will: it need not wait for us then.
+
+        Two questions at a time fit into a pipe. What is tried again must be alone, and the last
+        jobs are for those who are free.
+        """
+        if not worker.waiting:
+            return True
+        is_at_last = len(worker.waiting) <= worker.last
+        return is_at_last and not self._tries and len(self._jobs) > self._most
+
     def _ask(self, worker: _Worker) -> None:
-        worker.waiting.extend(self._jobs.popleft())
-        worker.deadline = time.monotonic() + self._seconds
-        line = json.dumps([self._files[index] for index in worker.waiting])
+        job = self._jobs.popleft()
+        if not worker.waiting:
+            worker.deadline = time.monotonic() + self._seconds
+        worker.waiting.extend(job)
+        worker.last = len(job)
+        line = json.dumps([self._files[index] for index in job])
         questions = cast(IO[bytes], worker.process.stdin)
         with contextlib.suppress(OSError):  # it has ended, and will be heard to
             questions.write(line.encode("ascii") + b"\n")
