@@ -28,8 +28,10 @@ def origin(result: dict[str, Any], *more: str) -> str:
         more: Further packages to name, where they were installed.
     """
     machine, versions = result["machine"], result["versions"]
-    names = ("keras", "jax", "tensorflow-cpu", "tensorflow", "openvino", *more)
-    listed = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
+    names = ("keras", "jax", "tensorflow-cpu", "tensorflow", "openvino", "onnxruntime", *more)
+    listed = ", ".join(
+        f"{name} {versions[name]}" for name in dict.fromkeys(names) if name in versions
+    )
     return (
         f"{result['date']}, {machine['cores']} cores of {machine['processor']}, "
         f"Python {versions['python']}, {listed}."
