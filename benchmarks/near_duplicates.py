@@ -28,7 +28,7 @@ from PIL import Image, ImageEnhance
 from benchmarks.parts import record
 from benchmarks.parts.timing import get_ready, spread, time_in_turn
 from mnv2tl.data import images
-from mnv2tl.data.near_duplicates import BITS, HASHED_PX, dhash, size_in_gray
+from mnv2tl.data.near_duplicates import BITS, HASHED_PX, dhash
 from mnv2tl.metrics import wilson_interval
 from mnv2tl.progress import track
 
@@ -66,13 +66,13 @@ EDITS: dict[str, Callable[[Image.Image], bytes]] = {
 
 def _ours(content: bytes) -> int:
     picture = images.open_picture(content, gray_px=HASHED_PX)
-    return dhash(picture.image, (picture.width, picture.height))
+    return dhash(picture.image, picture.box)
 
 
 def _bilinear(content: bytes) -> int:
     picture = images.open_picture(content, gray_px=HASHED_PX)
-    box = (0, 0, *size_in_gray(picture.image, (picture.width, picture.height)))
-    pixels = np.asarray(picture.image.resize((9, 8), Image.Resampling.BILINEAR, box))
+    gray = picture.image.resize((9, 8), Image.Resampling.BILINEAR, picture.box)
+    pixels = np.asarray(gray)
     return int.from_bytes(np.packbits(pixels[:, 1:] > pixels[:, :-1]).tobytes())
 
 

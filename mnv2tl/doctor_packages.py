@@ -105,9 +105,8 @@ def judge_packages(packages: list[Package]) -> Iterator[Problem]:
             message = f"{package.name} {package.version} is older than {package.least}"
             fix = f"pip install '{package.name}>={package.least}'"
             yield Problem(level="warning", message=message, fix=fix)
-    for extra in ("fast", "report"):
-        if missing := [each.name for each in packages if each.extra == extra and not each.version]:
-            yield _miss(missing, level="hint", extra=extra)
+    if missing := [each.name for each in packages if each.extra == "report" and not each.version]:
+        yield _miss(missing, level="hint", extra="report")
     yield from _judge_combinations()
 
 

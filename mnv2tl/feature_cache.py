@@ -9,6 +9,7 @@ one space at a time: each writes packs of its own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -147,6 +148,8 @@ class FeatureSpace:
         except FileNotFoundError:
             return  # another process made room
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                return  # too many files are open, which tells nothing of this one
             say(f"warning: dropped a damaged cache entry {show(array_path.name)}: {error}")
             _remove_pack(index_path)
 

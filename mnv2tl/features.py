@@ -28,8 +28,8 @@ from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import Trunk
 
 _PACK_BYTES = 8_000_000
-_MOST_PACKS = 500
-"""Of one training: a mapped file is an open one, and often no more than 1,024 may be open."""
+_MOST_PACKS = 200
+"""Of one training: a mapped file is an open one, and no more than 256 or 1,024 may be open."""
 
 Job = tuple[Entry, tuple[int, ...]]
 """An image and the views of it that are asked for."""
@@ -162,11 +162,12 @@ def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job]) -> No
 
 
 def _group(todo: Sequence[Job], images: int) -> Iterator[list[Job]]:
-    """Yield jobs together that have at least so many views, but for the last ones."""
+    """Yield jobs together that have so many views, or a multiple of them where that is few."""
     group: list[Job] = []
     for job in todo:
         group.append(job)
-        if sum(len(views) for _, views in group) >= images:
+        views = sum(len(views) for _, views in group)
+        if views % images == 0 or views >= 8 * images:
             yield group
             group = []
     if group:
@@ -207,7 +208,8 @@ class _PackWriter:
         self.keys: list[str] = []
         self.features: list[Features] = []
         row_bytes = int(np.prod(space.shape)) * space.dtype.itemsize
-        self.rows = max(1, _PACK_BYTES // row_bytes, math.ceil(count / _MOST_PACKS))
+        packs = max(1, _MOST_PACKS - len(space.packs))
+        self.rows = max(1, _PACK_BYTES // row_bytes, math.ceil(count / packs))
 
     def add(self, keys: Sequence[str], features: Features) -> None:
         """Take some views."""

@@ -238,7 +238,7 @@ def _train_epoch(
     Raises:
         ResultError: The loss of a step is not finite (E602).
     """
-    images, loss, right = 0, 0.0, 0.0
+    images, right, loss = 0, 0, 0.0
     for step, (features, targets, weights) in enumerate(batches, 1):
         logs = head.train_on_batch(features, targets, sample_weight=weights, return_dict=True)
         if not math.isfinite(logs["loss"]):
@@ -247,7 +247,7 @@ def _train_epoch(
         count = int(targets.sum())  # without padding
         images += count
         loss += count * float(logs["loss"])
-        right += len(features) * float(logs["_is_right"])
+        right += round(len(features) * float(logs["_is_right"]))
         advance(count)
     return loss / images, right / images
 

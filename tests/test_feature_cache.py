@@ -459,3 +459,23 @@ def test_clear_names_what_cannot_be_removed(shared: Path) -> None:
 
     with _Stranger(shared), pytest.raises(MachineError, match="E503"):
         clear(shared / "features")
+
+
+def test_too_many_open_files_are_no_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The packs stay; what could not be opened counts as unknown."""
+    resource = pytest.importorskip("resource")
+    for number in range(40):
+        _open(tmp_path).add([f"k{number}"], _rows(number))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, hard))
+    try:
+        space = _open(tmp_path, [f"k{number}" for number in range(40)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert capsys.readouterr().err == ""
+    assert len(list(tmp_path.rglob("*.npy"))) == 40
+    assert sys.version_info >= (3, 13) or 0 < len(space.rows) < 40

@@ -357,6 +357,25 @@ def test_packs_stay_below_their_size(
     np.testing.assert_allclose(means, expected, atol=0.1)
 
 
+@pytest.mark.parametrize("views", [1, 2, 3, 5, 6, 7, 10, 16])
+def test_few_rows_of_a_chunk_are_padding(data: Path, cache: Path, views: int) -> None:
+    """Whatever the number of views of an image."""
+    counter, count = _Counter(), 960 // views
+    trunk = dataclasses.replace(counter.trunk, chunk_images=16)
+    entries = _draw(data, 1)
+    twins = [dataclasses.replace(entries[0], path=f"{number}.png") for number in range(count)]
+    jobs = [
+        (twin, tuple(range(number * views, (number + 1) * views)))
+        for number, twin in enumerate(twins)
+    ]
+    for twin in twins:
+        os.link(data / entries[0].path, data / twin.path)
+
+    prepare(_maker(data), trunk, jobs, cache_root=cache, limit_bytes=LIMIT)
+
+    assert counter.chunks <= 1.2 * math.ceil(count * views / 16)
+
+
 def test_packs_are_few_enough_to_be_open_at_once(
     data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

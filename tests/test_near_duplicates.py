@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnv2tl.data.near_duplicates import BITS, close_pairs, dhash, summarise
+from mnv2tl.data.images import open_picture
+from mnv2tl.data.near_duplicates import BITS, HASHED_PX, close_pairs, dhash, summarise
 
 
 def test_all_close_pairs_are_found() -> None:
@@ -94,7 +95,7 @@ def test_a_reduced_picture_is_hashed_as_if_it_were_whole(factor: int) -> None:
         picture = _draw(seed, (50 * factor + 1, 60 * factor + 1))
         reduced = picture.reduce(factor)
         whole.append(dhash(picture))
-        told.append(dhash(reduced, picture.size))
+        told.append(dhash(reduced, (0, 0, 50 + 1 / factor, 60 + 1 / factor)))
         untold.append(dhash(reduced))
 
     def count_unlike(hashes: list[int]) -> int:
@@ -102,6 +103,41 @@ def test_a_reduced_picture_is_hashed_as_if_it_were_whole(factor: int) -> None:
 
     assert count_unlike(told) < 40
     assert count_unlike(told) < count_unlike(untold) / 2
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_a_rotated_file_is_hashed_as_its_upright_copy(orientation: int) -> None:
+    """What stands for less than a pixel lies where the orientation puts it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    transpose = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    unlike = []
+    for seed in range(20):
+        picture = _draw(seed, (401, 481))
+        stored = picture.transpose(transpose[orientation]) if orientation > 1 else picture
+        buffer = io.BytesIO()
+        stored.save(buffer, "JPEG", quality=95, exif=exif)
+        found = open_picture(buffer.getvalue(), gray_px=HASHED_PX)
+        assert found.image.size == (51, 61)
+        unlike.append((dhash(found.image, found.box) ^ dhash(picture)).bit_count())
+
+    assert max(unlike) <= BITS
+
+
+def test_pictures_that_are_constant_across_have_no_steps() -> None:
+    """Though their rows lie between two levels after the filter."""
+    for height in range(8, 200, 3):
+        stripes = np.repeat(np.arange(height)[:, None] % 2 * 255, 90, axis=1)
+
+        assert dhash(Image.fromarray(stripes.astype(np.uint8))) == 0
 
 
 def test_a_large_picture_takes_little_memory() -> None:

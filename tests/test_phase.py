@@ -413,6 +413,15 @@ def test_a_batch_is_not_padded_where_that_is_wrong_or_of_no_use(
     assert all((weighed == 1).all() for _, _, weighed in batches)
 
 
+def test_accuracy_of_a_padded_epoch_is_a_count_of_images(tmp_path: Path) -> None:
+    """Float32 shares of ten rows give neither 1.00000001 nor 0.4999."""
+    _, commit = _fit(tmp_path, _config(epochs=6, batch_size=10))
+
+    shares = [row["accuracy"] * 24 for row in commit.history]
+    assert shares == [round(share) for share in shares]
+    assert max(shares) == 24
+
+
 def test_padding_changes_no_step(tmp_path: Path) -> None:
     """Keras' own steps over batches of 10, 10 and 4 images give the same weights."""
     config = _config(

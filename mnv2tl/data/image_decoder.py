@@ -46,6 +46,9 @@ _TRANSPOSE = {
 }
 
 _SIDEWAYS = {5, 6, 7, 8}
+# Where the last column and the last row of a file come to lie on the left and on the top.
+_MIRRORED_ACROSS = {2, 3, 6, 7}
+_MIRRORED_DOWN = {3, 4, 7, 8}
 
 _LOSSLESS_JPEG = b"\xff\xc3"
 """The marker without which libjpeg-turbo decodes no JPEG as lossless. Those have no smaller sizes;
@@ -103,6 +106,10 @@ class Picture:
 
     image: Image.Image
     """Of mode RGB or L, upright; of mode L maybe smaller than the picture."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom of the picture in pixels of `image`: of one that is smaller, the
+    pixels on two sides may reach beyond the picture."""
 
     width: int
     """Of the picture, in pixels, upright."""
@@ -187,6 +194,7 @@ def open_picture(
         notes.append(SMALL)
     return Picture(
         image=flat,
+        box=_find_box(flat.size, (width, height), orientation),
         width=width,
         height=height,
         format=format_name,
@@ -269,6 +277,22 @@ def _orientation(exif: bytes | None) -> tuple[int, list[str]]:
         return (image_headers.exif_orientation(exif) if exif else 1), []
     except ValueError:
         return 1, [BAD_EXIF]
+
+
+def _find_box(
+    reduced: tuple[int, int], size: tuple[int, int], orientation: int
+) -> tuple[float, float, float, float]:
+    """Return what of a reduced image is the picture, left, top, right and bottom.
+
+    Pixels that stand for fewer than the others are the last ones as the file has them.
+
+    >>> _find_box((51, 50), (401, 400), 1), _find_box((51, 50), (401, 400), 3)
+    ((0.0, 0.0, 50.125, 50.0), (0.875, 0.0, 51.0, 50.0))
+    """
+    width, height = (side / round(side / each) for side, each in zip(size, reduced, strict=True))
+    left = reduced[0] - width if orientation in _MIRRORED_ACROSS else 0.0
+    top = reduced[1] - height if orientation in _MIRRORED_DOWN else 0.0
+    return left, top, left + width, top + height
 
 
 def _not_decoded(error: Exception, content: bytes, format_name: str) -> UnreadableImageError:

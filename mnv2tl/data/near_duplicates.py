@@ -20,7 +20,7 @@ from PIL import Image
 HASHED_PX = 50
 """Pixels that either side of a picture keeps before it is hashed: more than five for each of the
 hash's, which tell copies from strangers as well as all of them."""
-HASH = f"dhash, lanczos in float32, from {HASHED_PX} px"
+HASH = f"dhash, lanczos in float32 of a box, from {HASHED_PX} px"
 """Name of how pictures are hashed; hashes of another name are not compared with these."""
 
 BITS = 2
@@ -29,13 +29,14 @@ BITS = 2
 # picture takes much memory as floats.
 _FLOAT_PX = 200
 _LOBES = 3  # of the filter, on either side
+_ROUNDING = 0.5 + 1 / 256
 _EXAMPLES = 20
 # A bucket of more hashes than this holds little but flat pictures; its pairs are not all compared.
 _NEIGHBOURS = 256
 _PAIRS = 1_000_000
 
 
-def dhash(gray: Image.Image, size: tuple[int, int] | None = None) -> int:
+def dhash(gray: Image.Image, box: tuple[float, float, float, float] | None = None) -> int:
     """Return the 64 bits of a picture that its near duplicates share but for a few.
 
     The filter is Lanczos, as in ImageHash 4.3: a bilinear one takes more strangers for copies, see
@@ -44,9 +45,9 @@ def dhash(gray: Image.Image, size: tuple[int, int] | None = None) -> int:
 
     Args:
         gray: Of mode L.
-        size: Width and height of the picture, where `gray` is a half, a quarter or an eighth of it.
-            Its last pixels then stand for fewer than the others, which moves all that is seen by as
-            much as tells a copy from a stranger.
+        box: Left, top, right and bottom of the picture in pixels of `gray`, as `Picture` has them;
+            None for all of it. Pixels that reach beyond the picture, taken for whole ones, move all
+            that is seen by as much as tells a copy from a stranger.
 
     Raises:
         ValueError: It is of another mode.
@@ -60,42 +61,31 @@ def dhash(gray: Image.Image, size: tuple[int, int] | None = None) -> int:
     """
     if gray.mode != "L":
         raise ValueError(f"the picture must be of mode L, got {gray.mode}")
-    width, height = size_in_gray(gray, size)
+    left, top, right, bottom = box or (0.0, 0.0, *gray.size)
     if max(gray.size) >= 2 * _FLOAT_PX:
         across, down = (max(side // _FLOAT_PX, 1) for side in gray.size)
-        gray, width, height = gray.reduce((across, down)), width / across, height / down
+        gray = gray.reduce((across, down))
+        left, top, right, bottom = left / across, top / down, right / across, bottom / down
     levels = np.asarray(gray, dtype=np.float32)
     rows, columns = levels.shape
-    shrunk = _lanczos(8, rows, height) @ levels @ _lanczos(9, columns, width).T
-    pixels = np.rint(shrunk).clip(0, 255)
+    shrunk = _lanczos(8, rows, top, bottom) @ levels @ _lanczos(9, columns, left, right).T
+    # What lies between two levels must not be rounded up here and down there.
+    pixels = np.floor(shrunk + _ROUNDING).clip(0, 255)
     return int.from_bytes(np.packbits(pixels[:, 1:] > pixels[:, :-1]).tobytes())
 
 
-def size_in_gray(gray: Image.Image, size: tuple[int, int] | None) -> tuple[float, float]:
-    """Return width and height of a picture in pixels of its reduced image; see `dhash`.
-
-    >>> size_in_gray(Image.new("L", (51, 50)), (401, 400))
-    (50.125, 50.0)
-    """
-    if size is None:
-        return gray.size
-    width, height = (
-        side / round(side / gray_side) for side, gray_side in zip(size, gray.size, strict=True)
-    )
-    return width, height
-
-
 @functools.lru_cache(maxsize=2048)
-def _lanczos(count: int, pixels: int, length: float) -> NDArray[np.float32]:
-    """Return the weights that shrink a row of pixels, shape (count, pixels).
+def _lanczos(count: int, pixels: int, start: float, end: float) -> NDArray[np.float32]:
+    """Return the weights that shrink a part of a row of pixels, shape (count, pixels).
 
     Args:
         count: Pixels of the result.
         pixels: Pixels of the row.
-        length: How many of them the row is long; above `pixels - 1`.
+        start: Where the part starts, in pixels.
+        end: Where it ends.
     """
-    scale = length / count
-    centers = (np.arange(count)[:, None] + 0.5) * scale
+    scale = (end - start) / count
+    centers = start + (np.arange(count)[:, None] + 0.5) * scale
     lobes = (np.arange(pixels) + 0.5 - centers) / max(scale, 1.0)
     weights = np.sinc(lobes) * np.sinc(lobes / _LOBES) * (abs(lobes) < _LOBES)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -57,7 +57,7 @@ def describe_file(file: str, *, max_pixels: int, needs_dhash: bool) -> dict[str,
         value["sha256"] = store.sha256_bytes(content)
         picture = images.open_picture(content, max_pixels=max_pixels, gray_px=HASHED_PX)
         if needs_dhash:
-            value["dhash"] = dhash(picture.image, (picture.width, picture.height))
+            value["dhash"] = dhash(picture.image, picture.box)
     except images.UnreadableImageError as error:
         reason = shorten(printable(error.message), _LONGEST_REASON)
         return value | {"code": error.reason, "reason": reason}

@@ -40,8 +40,9 @@ _FILES_PER_WORKER = 32
 _START_SECONDS = 60.0
 _POLL_SECONDS = 1.0  # Windows hears Ctrl-C only between two waits
 _MAX_LINE = 16 * 2**20
-_MAX_QUESTION = 32 * 2**10
-"""Bytes of a question; a pipe holds twice as many, so that asking never waits."""
+_MAX_QUESTION = 32 * 2**10 - 16
+"""Bytes of a question; a pipe of Linux holds twice as many and more, so that asking never waits."""
+_CAN_ASK_AHEAD = os.name != "nt"  # where a pipe holds as little as 4 KiB
 _LONGEST_TEXT = 1000
 _KEPT = re.compile(r"PATH|LANG|LC_.*|PYTHON.*|TMPDIR|TEMP|TMP|SYSTEMROOT|LD_LIBRARY_PATH|DYLD_.*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -143,7 +144,8 @@ class _Pool:
         if not worker.waiting:
             return True
         is_at_last = len(worker.waiting) <= worker.last
-        return is_at_last and not self._tries and len(self._jobs) > self._most
+        is_early = len(self._jobs) > self._most and not self._tries
+        return _CAN_ASK_AHEAD and is_at_last and is_early
 
     def _ask(self, worker: _Worker) -> None:
         job = self._jobs.popleft()
