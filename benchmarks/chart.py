@@ -1,54 +1,41 @@
-"""The chart of the main README, docs/speed.svg, made from benchmarks/results/*.json.
+"""The chart of the main README, docs/speed.svg and docs/speed.png, from benchmarks/results/*.json.
 
 One bar per comparison of speed: how many times as fast as what it is compared to, on a scale of
-powers, with both times beside it. The same results give the same bytes.
+powers, with both times beside it. Both files hold its figures as their description.
 
-    python -m benchmarks.chart            writes it
-    python -m benchmarks.chart --check    only tells whether it is what the results say
+    python -m benchmarks.chart            writes them
+    python -m benchmarks.chart --check    only tells whether they are what the results say
 """
 
 from __future__ import annotations
 
+import io
 import json
-import math
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING, Any
 
 import click
+from PIL import Image
 
 from benchmarks.parts import record
 from benchmarks.parts.speed_tables import PREFIXES, list_bars, show_times, show_value
 from mnv2tl import store
 
-CHART = record.ROOT / "docs" / "speed.svg"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CHART = record.ROOT / "docs" / "speed"
+FORMATS = ("svg", "png")
 
 TITLE = "mnv2tl: times as fast as what it is compared to"
 AXIS = "times as fast; beside each bar: theirs → ours"
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _FOOT = 820, 330, 190, 58, 34, 52
 _LEFT_OUT = "batch 32"
-_TICKS = (1, 2, 4, 8, 16, 32, 64)
-# Both themes of GitHub: the picture follows the reader's setting, and carries its own background.
-_STYLE = """
-text { font: 13px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328;
-  paint-order: stroke; stroke: #ffffff; stroke-width: 4px; stroke-linejoin: round }
-.title { font-size: 16px; font-weight: 600 }
-.soft { fill: #59636e; font-size: 12px }
-.back { fill: #ffffff; stroke: #d1d9e0 }
-.grid { stroke: #d1d9e0 }
-.one { stroke: #59636e; stroke-width: 1.5 }
-.bar { fill: #0072b2 }
-@media (prefers-color-scheme: dark) {
-text { fill: #f0f6fc; stroke: #0d1117 }
-.soft { fill: #9198a1 }
-.back { fill: #0d1117; stroke: #3d444d }
-.grid { stroke: #3d444d }
-.one { stroke: #9198a1 }
-.bar { fill: #56b4e9 }
-}
-"""
+_TICKS = (0.5, 1, 2, 4, 8, 16, 32, 64)
+_BAR_COLOUR, _SOFT_COLOUR, _GRID_COLOUR = "#0072b2", "#59636e", "#d1d9e0"
+_DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
 
 
 def choose_bars(bars: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -60,8 +47,8 @@ def choose_bars(bars: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [bar for bar in bars if bar["kind"] == "speed" and not bar["what"].endswith(_LEFT_OUT)]
 
 
-def draw(bars: Sequence[dict[str, Any]]) -> str:
-    """Return the chart as SVG.
+def draw(bars: Sequence[dict[str, Any]]) -> Figure:
+    """Return the chart.
 
     Args:
         bars: Comparisons of kind `speed`, at least one.
@@ -69,98 +56,105 @@ def draw(bars: Sequence[dict[str, Any]]) -> str:
     Raises:
         ValueError: There is none, or one of another kind.
     """
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     if not bars or any(bar["kind"] != "speed" for bar in bars):
         raise ValueError("the chart needs comparisons of speed, and only those")
-    height = _TOP + _ROW * len(bars) + _FOOT
-    bottom = height - _FOOT
-    largest = max(2.0, *(bar["figure"] for bar in bars))
-    ticks = [tick for tick in _TICKS if tick < 2 * largest]
-    parts = [
-        f'<rect class="back" x="0.5" y="0.5" width="{_WIDTH - 1}" height="{height - 1}" rx="6"/>',
-        f'<text class="title" x="16" y="30">{escape(TITLE)}</text>',
-    ]
-    for tick in ticks:
-        x = _place(tick, largest)
-        kind = "one" if tick == 1 else "grid"
-        parts.append(f'<line class="{kind}" x1="{x}" y1="{_TOP - 8}" x2="{x}" y2="{bottom}"/>')
-        parts.append(_text(x, bottom + 18, f"{tick}x", anchor="middle", soft=True))
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 38, AXIS, anchor="middle"))
-    for row, bar in enumerate(bars):
-        parts += _draw_bar(bar, _TOP + row * _ROW, largest)
-    description = "; ".join(
-        f"{_plain(bar['what'])} against {_plain(bar['against'])}: {bar['figure']:.2g} times as fast"
+    figure = Figure(figsize=(8.4, 1.2 + 0.42 * len(bars)), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    times = [bar["figure"] for bar in bars]
+    widths = [each - 1 for each in times]
+    drawn = axes.barh(range(len(bars)), widths, left=1, height=0.6, color=_BAR_COLOUR, zorder=2)
+    figures = [_show_figures(bar) for bar in bars]
+    axes.bar_label(drawn, figures, padding=6, fontsize=9, bbox={"fc": "w", "ec": "w", "pad": 1})
+    axes.set_xscale("log", base=2)
+    ticks = [tick for tick in _TICKS if min(1, *times) <= tick < 2 * max(times)]
+    axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], fontsize=9, color=_SOFT_COLOUR)
+    axes.set_xlim(min(1, *times), 6 * max(2, *times))  # room for the figures
+    names = [f"{_plain(bar['what'])}\nagainst {_plain(bar['against'])}" for bar in bars]
+    axes.set_yticks(range(len(bars)), names, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlabel(AXIS, fontsize=9)
+    axes.set_title(TITLE, loc="left", fontsize=12, fontweight="bold")
+    axes.grid(axis="x", color=_GRID_COLOUR)
+    axes.axvline(1, color=_SOFT_COLOUR)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def describe(bars: Sequence[dict[str, Any]]) -> str:
+    """Return what the chart shows as one sentence.
+
+    >>> bar = {"what": "a", "against": "b", "figure": 2.0, "theirs": 4.0, "ours": 2.0, "unit": "s"}
+    >>> describe([bar])
+    'a against b: 2.0x, 4.00 s → 2.00 s.'
+    """
+    parts = (
+        f"{_plain(bar['what'])} against {_plain(bar['against'])}: {_show_figures(bar, ', ')}"
         for bar in bars
     )
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-            f'width="{_WIDTH}" height="{height}" role="img" aria-labelledby="title about">',
-            f'<title id="title">{escape(TITLE)}</title>',
-            f'<desc id="about">{escape(description)}.</desc>',
-            f"<style>{_STYLE}</style>",
-            *parts,
-            "</svg>\n",
-        ]
-    )
+    return "; ".join(parts) + "."
 
 
-def _draw_bar(bar: dict[str, Any], y: int, largest: float) -> list[str]:
-    one, end = _place(1, largest), _place(bar["figure"], largest)
-    left, width = min(one, end), round(abs(end - one), 1)
+def encode(bars: Sequence[dict[str, Any]], form: str) -> bytes:
+    """Return the chart as a file of one of `FORMATS`, with its description."""
+    from matplotlib import rc_context  # noqa: PLC0415
+
+    metadata: dict[str, Any] = {"Title": TITLE, "Description": describe(bars)}
+    metadata |= {"Date": None} if form == "svg" else {"Software": None}
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "mnv2tl"}):
+        draw(bars).savefig(buffer, format=form, metadata=metadata)
+    return buffer.getvalue()
+
+
+def read_description(content: bytes, form: str) -> str | None:
+    """Return the description in a file that `encode` made; None if it has none."""
+    if form == "svg":
+        root = ET.fromstring(content)  # noqa: S314  our own
+        return next((each.text for each in root.iter(_DESCRIPTION)), None)
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+        text = image.info.get("Description")
+    return None if text is None else str(text)
+
+
+def read_bars(folder: Path) -> list[dict[str, Any]]:
+    """Return the comparisons of a folder of result files that the chart shows."""
+    files = sorted(file for file in folder.glob("*.json") if file.name.startswith(PREFIXES))
+    return choose_bars(list_bars([json.loads(file.read_bytes()) for file in files]))
+
+
+def _show_figures(bar: dict[str, Any], between: str = "   ") -> str:
     times = " → ".join(show_value(bar[side], bar["unit"]) for side in ("theirs", "ours"))
-    return [
-        _text(_LEFT - 12, y + 12, _plain(bar["what"]), anchor="end"),
-        _text(_LEFT - 12, y + 26, f"against {_plain(bar['against'])}", anchor="end", soft=True),
-        f'<rect class="bar" x="{left}" y="{y + 3}" width="{width}" height="20" rx="2"/>',
-        _text(max(one, end) + 8, y + 12, show_times(bar["figure"])),
-        _text(max(one, end) + 8, y + 26, times, soft=True),
-    ]
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "start", soft: bool = False) -> str:
-    kind = ' class="soft"' if soft else ""
-    return f'<text{kind} x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _place(figure: float, largest: float) -> float:
-    """Return where a figure lies from left to right; what is slower than half lies at the edge."""
-    low, high = math.log2(0.5), math.log2(largest)
-    share = (math.log2(max(figure, 0.5)) - low) / (high - low)
-    return round(_LEFT + share * (_WIDTH - _RIGHT - _LEFT), 1)
+    return f"{show_times(bar['figure'])}{between}{times}"
 
 
 def _plain(text: str) -> str:
     return text.replace("`", "")
 
 
-def draw_results(folder: Path) -> str:
-    """Return the chart of a folder of result files.
-
-    Raises:
-        ValueError: None of them compares speeds.
-    """
-    files = sorted(file for file in folder.glob("*.json") if file.name.startswith(PREFIXES))
-    results = [json.loads(file.read_bytes()) for file in files]
-    return draw(choose_bars(list_bars(results)))
-
-
 @click.command(help=record.help_text(__doc__))
 @click.option("--check", is_flag=True, help="Change nothing; fail if the chart differs.")
-@click.option("--out", type=click.Path(path_type=Path), default=CHART, help="SVG file.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=CHART, help="Both files, without suffix."
+)
 @click.option("--results", type=click.Path(path_type=Path), default=record.RESULTS, help="Folder.")
 def main(check: bool, out: Path, results: Path) -> None:
     """Draw the chart, or compare it."""
-    try:
-        drawn = draw_results(results).encode("utf-8")
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
-    if out.is_file() and out.read_bytes() == drawn:
-        click.echo("the chart is what the results say")
-    elif check:
-        raise click.ClickException(f"{out.name} differs: run python -m benchmarks.chart")
-    else:
-        store.write_bytes(out, drawn)
-        click.echo(f"{out.name}: drawn anew")
+    bars = read_bars(results)
+    for form in FORMATS:
+        file = out.with_suffix(f".{form}")
+        if file.is_file() and read_description(file.read_bytes(), form) == describe(bars):
+            click.echo(f"{file.name} is what the results say")
+        elif check:
+            raise click.ClickException(f"{file.name} differs: run python -m benchmarks.chart")
+        else:
+            try:
+                store.write_bytes(file, encode(bars, form))
+            except ValueError as error:
+                raise click.ClickException(str(error)) from error
+            click.echo(f"{file.name}: drawn anew")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import json
 import re
 import sys
 import time
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -495,35 +494,33 @@ def test_the_table_of_speeds_needs_bars() -> None:
         speed_table([_end_to_end()])
 
 
-def test_the_chart_draws_speeds_and_names_them() -> None:
-    """It is XML, has a bar per speed, an axis title, colours for dark, and both times as text."""
-    drawn = chart.draw(chart.choose_bars(_speeds()["bars"]))
+def _compare(**speeds: float) -> list[dict[str, Any]]:
+    return [
+        make_bar(name, "z", kind="speed", ours=[1.0], theirs=[each], unit="s", asked=None)
+        for name, each in speeds.items()
+    ]
 
-    root = ET.fromstring(drawn)  # noqa: S314  our own
-    bars = [each for each in root.iter() if each.get("class") == "bar"]
-    texts = [each.text for each in root.iter() if each.tag.endswith("}text")]
-    assert len(bars) == 1
-    assert {"train x & y", "against z", "8.0x", "100.0 s → 12.5 s", chart.AXIS} <= set(texts)
-    assert "prefers-color-scheme: dark" in drawn
-    assert chart.draw(chart.choose_bars(_speeds()["bars"])) == drawn
+
+def test_the_chart_draws_speeds_and_names_them() -> None:
+    """It has a bar per speed, a title for its axis, and both times as text."""
+    (axes,) = chart.draw(chart.choose_bars(_speeds()["bars"])).axes
+
+    assert len(axes.patches) == 1
+    assert axes.get_xlabel() == chart.AXIS
+    assert [each.get_text() for each in axes.get_yticklabels()] == ["train x & y\nagainst z"]
+    assert "8.0x   100.0 s → 12.5 s" in [each.get_text() for each in axes.texts]
 
 
 def test_the_chart_gives_each_doubling_the_same_length() -> None:
     """A bar of 4x is twice as long as one of 2x, and a slower one goes to the left of 1x."""
-    pairs = {"a": 2.0, "b": 4.0, "c": 0.5}
-    bars = [
-        make_bar(name, "z", kind="speed", ours=[1.0], theirs=[each], unit="s", asked=None)
-        for name, each in pairs.items()
-    ]
+    (axes,) = chart.draw(_compare(a=2.0, b=4.0, c=0.5)).axes
 
-    root = ET.fromstring(chart.draw(bars))  # noqa: S314  our own
-
-    drawn = [each for each in root.iter() if each.get("class") == "bar"]
-    two, four, half = (float(each.get("width", 0)) for each in drawn)
-    left = [float(each.get("x", 0)) for each in drawn]
-    assert four == pytest.approx(2 * two, abs=0.2)
-    assert half == pytest.approx(two, abs=0.2)
-    assert left[2] == pytest.approx(left[0] - two, abs=0.2)
+    drawn: list[Any] = list(axes.patches)
+    scale: Any = axes.xaxis.get_transform()
+    ends = [[each.get_x(), each.get_x() + each.get_width()] for each in drawn]
+    assert ends == [[1, 2], [1, 4], [1, 0.5]]
+    assert (axes.get_xscale(), scale.base) == ("log", 2)
+    assert axes.get_xlim()[0] == 0.5
 
 
 def test_the_chart_needs_speeds() -> None:
@@ -532,9 +529,25 @@ def test_the_chart_needs_speeds() -> None:
         chart.draw([])
 
 
-def test_the_chart_of_the_readme_is_what_the_results_say() -> None:
+@pytest.mark.parametrize("form", chart.FORMATS)
+def test_the_chart_says_what_it_shows(form: str) -> None:
+    """In the file itself; the same results give the same bytes."""
+    bars = _compare(a=2.0, b=4.0)
+
+    content = chart.encode(bars, form)
+
+    assert chart.read_description(content, form) == chart.describe(bars)
+    assert chart.describe(bars) != chart.describe(_compare(a=2.1, b=4.0))
+    assert chart.encode(bars, form) == content
+
+
+@pytest.mark.parametrize("form", chart.FORMATS)
+def test_the_chart_of_the_readme_is_what_the_results_say(form: str) -> None:
     """No bar is drawn by hand: `python -m benchmarks.chart` draws them."""
-    assert chart.draw_results(record.RESULTS) == chart.CHART.read_text("utf-8")
+    content = chart.CHART.with_suffix(f".{form}").read_bytes()
+
+    expected = chart.describe(chart.read_bars(record.RESULTS))
+    assert chart.read_description(content, form) == expected
 
 
 def test_the_list_of_scripts_is_whole() -> None:
