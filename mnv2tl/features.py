@@ -166,8 +166,8 @@ def _group(todo: Sequence[Job], images: int) -> Iterator[list[Job]]:
     group: list[Job] = []
     for job in todo:
         group.append(job)
-        views = sum(len(views) for _, views in group)
-        if views % images == 0 or views >= 8 * images:
+        count = sum(len(views) for _, views in group)
+        if count % images == 0 or count >= 8 * images:
             yield group
             group = []
     if group:
