@@ -145,16 +145,16 @@ def main(check: bool, out: Path, results: Path) -> None:
     bars = read_bars(results)
     for form in FORMATS:
         file = out.with_suffix(f".{form}")
-        if file.is_file() and read_description(file.read_bytes(), form) == describe(bars):
-            click.echo(f"{file.name} is what the results say")
-        elif check:
-            raise click.ClickException(f"{file.name} differs: run python -m benchmarks.chart")
-        else:
+        if not check:
             try:
                 store.write_bytes(file, encode(bars, form))
             except ValueError as error:
                 raise click.ClickException(str(error)) from error
             click.echo(f"{file.name}: drawn anew")
+        elif file.is_file() and read_description(file.read_bytes(), form) == describe(bars):
+            click.echo(f"{file.name} is what the results say")
+        else:
+            raise click.ClickException(f"{file.name} differs: run python -m benchmarks.chart")
 
 
 if __name__ == "__main__":
