@@ -150,6 +150,7 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[[Sequence[dict[str, Any]
     "backends": ("backends", backends_table),
     "end-to-end": ("end-to-end-", end_to_end_table),
     "speed": (speed_tables.PREFIXES, speed_tables.speed_table),
+    "gpu": ("gpu-", speed_tables.gpu_table),
     "scan": ("scan-speed", scale_tables.scan_table),
     "near-duplicates": ("near-duplicates", scale_tables.near_duplicates_table),
     "growth": ("growth", scale_tables.growth_table),

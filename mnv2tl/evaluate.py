@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2tl.backend import on_processor
 from mnv2tl.checkpoint import Run
 from mnv2tl.data.augment import PRESETS
 from mnv2tl.data.images import UnreadableImageError
@@ -24,7 +25,9 @@ from mnv2tl.metrics import log_loss, per_class, softmax, top1_accuracy, wilson_i
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
-from mnv2tl.trunk import CHUNK_IMAGES
+
+CHUNK_IMAGES = 16
+"""Images that are answered at once; one compiled shape."""
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -69,14 +72,15 @@ def open_model(
 
 def build_whole(*, alpha: float, image_px: int, scaling: str, classes: int) -> keras.Model:
     """Return the whole network to compute with, pixels to logits, its weights zero."""
-    return build_model(
-        list_layers(alpha=alpha, image_px=image_px),
-        classes=classes,
-        input_shape=(image_px, image_px, 3),
-        scaling=scaling,
-        activation=None,
-        to_save=False,
-    )
+    with on_processor(keras.backend.backend()):
+        return build_model(
+            list_layers(alpha=alpha, image_px=image_px),
+            classes=classes,
+            input_shape=(image_px, image_px, 3),
+            scaling=scaling,
+            activation=None,
+            to_save=False,
+        )
 
 
 def ask(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -93,7 +97,8 @@ def ask(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     # Padded, so that only one shape is compiled.
     batch = np.zeros((CHUNK_IMAGES, *pixels.shape[1:]), np.float32)
     batch[:count] = pixels
-    logits: NDArray[np.float32] = np.asarray(model.predict_on_batch(batch))[:count]
+    with on_processor(keras.backend.backend()):
+        logits: NDArray[np.float32] = np.asarray(model.predict_on_batch(batch))[:count]
     return logits
 
 

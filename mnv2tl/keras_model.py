@@ -126,7 +126,7 @@ def _weights(layer: keras.layers.Layer) -> list[Any]:
 
 
 def _connect(image: Any, layers: Sequence[Layer], scaling: str | None, *, to_save: bool) -> Any:
-    make_layer = _make_layer if to_save or not _is_jax_on_cpu() else _make_fast_layer
+    make_layer = _make_layer if to_save else _choose_fast_layers()
     x = image
     if scaling is not None:
         factor, offset = SCALINGS[scaling]
@@ -176,11 +176,22 @@ def _place(array: NDArray[Any]) -> Any:
     return jax.device_put(array)
 
 
-def _is_jax_on_cpu() -> bool:
-    return keras.backend.backend() == "jax" and not backend.has_gpu("jax")
+def _choose_fast_layers() -> Callable[[Layer], keras.layers.Layer]:
+    """Return what makes the layers that compute fastest here."""
+    if keras.backend.backend() != "jax":
+        return _make_layer
+    return _make_gpu_layer if backend.has_gpu("jax") else _make_cpu_layer
 
 
-def _make_fast_layer(layer: Layer) -> keras.layers.Layer:
+def _make_gpu_layer(layer: Layer) -> keras.layers.Layer:
+    from mnv2tl import jax_layers  # noqa: PLC0415  JAX may be missing
+
+    if layer.kind == "batch_norm":
+        return _make_batch_norm(layer, jax_layers.SummedBatchNorm)
+    return _make_layer(layer)
+
+
+def _make_cpu_layer(layer: Layer) -> keras.layers.Layer:
     from mnv2tl import jax_layers  # noqa: PLC0415  JAX may be missing
 
     if layer.kind == "depthwise":

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2tl.backend import training_precision
 from mnv2tl.batches import batches_of_epoch, weigh_classes
 from mnv2tl.config import TrainConfig
 from mnv2tl.data.manifest import Entry
@@ -157,7 +158,7 @@ def fit_phase(
         history = commit.history if commit else ()
         batches = batches_of_epoch(source, split.train, config, len(history), weights)
         began = time.perf_counter()
-        with explain_batch(config.batch_size):
+        with explain_batch(config.batch_size), training_precision(keras.backend.backend()):
             loss, accuracy = _train_epoch(head, batches, advance)
         with np.errstate(invalid="ignore"):  # told by `_commit`, in one line
             probabilities = softmax(predict_logits(head, source, split.val))

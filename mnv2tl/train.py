@@ -247,21 +247,24 @@ def _write_start(config: TrainConfig, manifest: Manifest, info: dict[str, Any]) 
 def _read_features(training: _Training, phase: Phase) -> FeatureSource:
     """Return the features of a phase; images that cannot be read any more are left out."""
     config, manifest = training.config, training.manifest
+    views = views_of_phases(config)
+    jobs = [(entry, views) for entry in manifest.of_split("train")]
+    jobs += [(entry, (PLAIN,)) for entry in manifest.of_split("val")]
     trunk = open_trunk(
         training.layers[: cut_at(training.layers, phase.trainable_layers)],
         training.arrays,
         scaling=config.scaling,
         runtime=choose_runtime(
-            config.trunk_runtime, has_gpu=backend.has_gpu(keras.backend.backend())
+            config.trunk_runtime,
+            has_gpu=backend.has_gpu(keras.backend.backend()),
+            views=sum(len(each) for _, each in jobs),
         ),
         image_px=config.image_px,
     )
-    views = views_of_phases(config)
     source = prepare(
         training.maker,
         trunk,
-        [(entry, views) for entry in manifest.of_split("train")]
-        + [(entry, (PLAIN,)) for entry in manifest.of_split("val")],
+        jobs,
         cache_root=cache_folder("features"),
         limit_bytes=int(config.cache_limit_gb * 1e9),
     )

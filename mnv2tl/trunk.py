@@ -1,7 +1,7 @@
 """Run the frozen layers: through onnxruntime, or through Keras.
 
-On a graphics card Keras runs them, since the onnxruntime that this project installs knows the CPU
-only.
+On a graphics card Keras runs them for many images, since the onnxruntime that this project installs
+knows the CPU only.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ from mnv2tl.onnx_graph import Arrays, write_trunk
 from mnv2tl.parallel import map_ordered
 from mnv2tl.store import sha256_bytes
 
-CHUNK_IMAGES = 16
+CHUNK_IMAGES = 64
 """Keras gets this many images at a time, the last ones padded: one compiled shape, and what it says
 of an image does not depend on how many others are asked for."""
+
+GPU_VIEWS = 30_000
+"""For fewer the processors are done first: compiling for a graphics card takes a while. An H100
+beside 16 processors breaks even at 33,000, see benchmarks/results/gpu-frozen.json."""
 
 _LESS = "close other programs, or try a smaller --image-px or --alpha"
 
@@ -80,12 +84,13 @@ class Trunk:
         return np.concatenate([*parts, self.run(pixels[:0])])
 
 
-def choose_runtime(wanted: str = "auto", *, has_gpu: bool = False) -> str:
+def choose_runtime(wanted: str = "auto", *, has_gpu: bool = False, views: int = 0) -> str:
     """Return the runtime to use.
 
     Args:
         wanted: One of `RUNTIMES`, or `auto` for the first one that is installed.
         has_gpu: The Keras backend computes on a graphics card.
+        views: How many views of images a training needs.
 
     Raises:
         MachineError: The wanted runtime is not installed (E508).
@@ -95,7 +100,7 @@ def choose_runtime(wanted: str = "auto", *, has_gpu: bool = False) -> str:
             fix = f"pip install {wanted}"
             raise MachineError("E508", f"the runtime {wanted} is not installed", fix=fix)
         return wanted
-    if has_gpu:
+    if has_gpu and views >= GPU_VIEWS:
         return "keras"
     return next(name for name in RUNTIMES if importlib.util.find_spec(name) is not None)
 

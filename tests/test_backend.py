@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from mnv2tl.backend import choose_backend, has_gpu, list_versions, use_backend
+from mnv2tl.backend import (
+    choose_backend,
+    has_gpu,
+    list_versions,
+    on_processor,
+    training_precision,
+    use_backend,
+)
 from mnv2tl.errors import MachineError, install_extra
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,6 +136,73 @@ def test_has_gpu_tells_what_the_backend_tells(backend: str) -> None:
     assert isinstance(found, bool)
     if not list(Path("/dev").glob("nvidia*")) and not Path("/dev/kfd").exists():
         assert not found
+
+
+_PRECISION = """
+import sys
+if sys.argv[1] == "late":
+    import jax
+from mnv2tl.backend import training_precision, use_backend
+use_backend("jax")
+import jax
+print(jax.config.jax_default_matmul_precision)
+with training_precision("jax"):
+    print(jax.config.jax_default_matmul_precision)
+print(jax.config.jax_default_matmul_precision)
+"""
+
+
+@pytest.mark.skipif("jax" not in INSTALLED, reason="needs JAX")
+@pytest.mark.parametrize(
+    ("when", "set_by_user", "expected"),
+    [("early", None, "highest"), ("late", None, "highest"), ("early", "bfloat16", "bfloat16")],
+)
+def test_use_backend_makes_jax_compute_in_full(
+    when: str, set_by_user: str | None, expected: str
+) -> None:
+    """A graphics card would round to 10 bits, and no exported file answers so; steps may."""
+    variables = os.environ | {"JAX_PLATFORMS": "cpu"}
+    variables.pop("JAX_DEFAULT_MATMUL_PRECISION", None)
+    if set_by_user:
+        variables["JAX_DEFAULT_MATMUL_PRECISION"] = set_by_user
+
+    done = subprocess.run(
+        [sys.executable, "-c", _PRECISION, when],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout.split() == [expected, "default", expected], done.stderr
+
+
+@pytest.mark.skipif("tensorflow" not in INSTALLED, reason="needs TensorFlow")
+def test_use_backend_makes_tensorflow_compute_in_full() -> None:
+    """The same, for which TensorFlow has one switch."""
+    code = """
+from mnv2tl.backend import use_backend
+use_backend("tensorflow")
+import tensorflow
+print(tensorflow.config.experimental.tensor_float_32_execution_enabled())
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_without_a_graphics_card_nothing_is_moved(backend: str) -> None:
+    """Blocks for the processor and for training run as everything else does."""
+    if has_gpu(backend):
+        pytest.skip("there is one")
+
+    with on_processor(backend), training_precision(backend):
+        assert not has_gpu(backend)
+        if backend == "jax":
+            import jax
+
+            assert jax.config.jax_default_device is None
 
 
 def test_list_versions_names_what_is_installed_only() -> None:

@@ -21,7 +21,7 @@ from benchmarks.parts.floor import count_moved_bytes, count_multiply_adds
 from benchmarks.parts.folds import assign_folds, has_own_split, read_data, write_fold
 from benchmarks.parts.pooled import Piece, bootstrap, compare, pool
 from benchmarks.parts.settings import SETTINGS, is_default, make_config
-from benchmarks.parts.speed_tables import speed_table
+from benchmarks.parts.speed_tables import gpu_table, speed_table
 from benchmarks.parts.timing import (
     Kind,
     UnequalError,
@@ -486,6 +486,21 @@ def test_the_table_of_speeds_names_the_floor() -> None:
 
     assert "forward 2.5 ms of operations and 1.2 ms of memory" in table
     assert "at 239 GFLOP/s and 43 GB/s as measured. 2025-01-01" in table
+
+
+def test_the_table_of_a_card_says_how_near_its_limits_are() -> None:
+    """Shares of what was measured on the card, and what it takes to start on it."""
+    share = {"bandwidth": 0.386, "peak": 0.0238}
+    training = {"part": "float32", "shares": {"ours": share, "stock": share}}
+    training |= {"limits": {"bandwidth": 2.1e12, "peak": 3.7e14}}
+    frozen = {"seconds_to_open": {"keras": 13.5, "onnxruntime": 0.09}}
+
+    table = gpu_table([_speeds() | training, _speeds() | frozen])
+
+    assert len([line for line in table.splitlines() if line.startswith("| ")]) == 5
+    assert "39 % of its bandwidth and 2.4 % of its peak (ours)" in table
+    assert "2,100 GB/s and 370 TFLOP/s as measured." in table
+    assert "13.5 s on the card and 0.1 s in onnxruntime." in table
 
 
 def test_the_table_of_speeds_needs_bars() -> None:

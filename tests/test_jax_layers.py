@@ -145,6 +145,28 @@ def test_batch_norm_trains_as_the_stock_layer(shape: tuple[int, ...]) -> None:
     _assert_near(found, _normalise(keras.layers.BatchNormalization, pixels, training=True))
 
 
+def test_batch_norm_sums_bfloat16_in_float32() -> None:
+    """Sums of 8 bits would be wrong: what remains is the rounding of pixels and outputs."""
+    pixels, gradient = 3 + 2 * _draw(4, 64, 64, 5, seed=1), _draw(4, 64, 64, 5, seed=3)
+    scale, shift = np.linspace(0.5, 2, 5, dtype=np.float32), _draw(5, seed=7)
+
+    def differentiate(dtype: Any) -> tuple[Any, ...]:
+        outputs, transpose = jax.vjp(
+            lambda *values: jax_layers.normalise_batch(*values, 1e-3)[0],
+            pixels.astype(dtype),
+            scale,
+            shift,
+        )
+        return outputs, *transpose(gradient.astype(dtype))
+
+    found, expected = differentiate(jax.numpy.bfloat16), differentiate(np.float32)
+
+    assert [str(each.dtype) for each in found] == ["bfloat16", "bfloat16", "float32", "float32"]
+    for each, other in zip(found, expected, strict=True):
+        # Eight bits of a pixel, of an output; 16,384 of them are summed.
+        assert np.abs(each.astype(np.float32) - other).max() <= 2**-7 * np.abs(other).max()
+
+
 @pytest.mark.parametrize(("training", "trainable"), [(False, True), (True, False), (False, False)])
 def test_batch_norm_without_training_is_the_stock_layer(training: bool, trainable: bool) -> None:
     """A frozen layer, and one that predicts, takes its moving values and leaves them."""

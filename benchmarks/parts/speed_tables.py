@@ -27,6 +27,28 @@ def speed_table(found: Sequence[dict[str, Any]]) -> str:
     bars = list_bars(found)
     if not bars:
         raise ValueError("no result file has bars: run the benchmarks anew")
+    dates = sorted({result["date"] for result in found if result.get("bars")})
+    whole = with_all_versions([result for result in found if result.get("bars")])
+    below = [_floor_line(result["floor"]) for result in found if "floor" in result]
+    below.append(origin(whole | {"date": ", ".join(dates)}))
+    return f"{_show_bars(bars)}\n\n{' '.join(below)}"
+
+
+def gpu_table(found: Sequence[dict[str, Any]]) -> str:
+    """Return the bars of a graphics card, how near its limits they come, and what opening takes."""
+    below = [_limits_line(result) for result in found if "shares" in result]
+    below += [
+        f"From the start to the first answer, the frozen layers take "
+        f"{result['seconds_to_open']['keras']:.1f} s on the card and "
+        f"{result['seconds_to_open']['onnxruntime']:.1f} s in onnxruntime."
+        for result in found
+        if "seconds_to_open" in result
+    ]
+    below.append(origin(with_all_versions(found)))
+    return f"{_show_bars(list_bars(found))}\n\n{' '.join(below)}"
+
+
+def _show_bars(bars: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (
             bar["what"],
@@ -39,11 +61,22 @@ def speed_table(found: Sequence[dict[str, Any]]) -> str:
         for bar in bars
     ]
     head = ("what", "against", "ours", "theirs", "compared (range)", "asked")
-    dates = sorted({result["date"] for result in found if result.get("bars")})
-    whole = with_all_versions([result for result in found if result.get("bars")])
-    below = [_floor_line(result["floor"]) for result in found if "floor" in result]
-    below.append(origin(whole | {"date": ", ".join(dates)}))
-    return f"{markdown(head, rows)}\n\n{' '.join(below)}"
+    return markdown(head, rows)
+
+
+def _limits_line(result: Mapping[str, Any]) -> str:
+    """Return the shares of a card's measured bandwidth and peak that a training reaches."""
+    shares, limits = result["shares"], result["limits"]
+    parts = [
+        f"{100 * shares[side]['bandwidth']:.0f} % of its bandwidth and "
+        f"{100 * shares[side]['peak']:.1f} % of its peak ({side})"
+        for side in ("ours", "stock")
+    ]
+    return (
+        f"Training in {result['part']} reaches {', '.join(parts)}: "
+        f"{limits['bandwidth'] / 1e9:,.0f} GB/s and {limits['peak'] / 1e12:.0f} TFLOP/s as "
+        "measured."
+    )
 
 
 def _floor_line(floor: Mapping[str, Any]) -> str:
