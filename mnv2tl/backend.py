@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -18,6 +19,10 @@ BACKENDS = ("jax", "tensorflow")
 
 # Names of JAX; on a CPU both are float32.
 _FULL, _FAST = "highest", "default"
+
+# What Keras and TensorFlow import where it is installed, for galleries of pictures and to convert
+# models of JAX to another format: half a second each.
+_UNUSED = {"jax": ("matplotlib.pyplot",), "tensorflow": ("matplotlib.pyplot", "jax")}
 
 # Level I is information; the first line announces that such lines follow.
 _START_UP_NOTES = (b"I0000 ", b"WARNING: All log messages before absl::InitializeLog()")
@@ -45,14 +50,15 @@ def choose_backend(wanted: str | None = None) -> str:
 
 
 def use_backend(name: str) -> None:
-    """Make Keras use a backend in this process, quietly.
+    """Make Keras use a backend in this process, quietly, and import both.
 
     Raises:
-        MachineError: Keras is not installed (E508).
+        MachineError: Keras or the backend is not installed (E508).
         RuntimeError: Keras is already imported with another backend.
     """
-    if importlib.util.find_spec("keras") is None:
-        raise MachineError("E508", "keras is not installed", fix=install_extra(name))
+    for package in ("keras", name):
+        if importlib.util.find_spec(package) is None:
+            raise MachineError("E508", f"{package} is not installed", fix=install_extra(name))
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
         raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
     os.environ["KERAS_BACKEND"] = name
@@ -61,12 +67,26 @@ def use_backend(name: str) -> None:
         keep_freed_memory()
         _keep_float32()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if name == "tensorflow" and "tensorflow" not in sys.modules:
-        with _without_start_up_notes():
-            import tensorflow
+    with _hidden(*_UNUSED[name]):
+        if name == "tensorflow" and "tensorflow" not in sys.modules:
+            with _without_start_up_notes():
+                import tensorflow
 
-            tensorflow.config.list_logical_devices()  # which prints some more
-        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
+                tensorflow.config.list_logical_devices()  # which prints some more
+            tensorflow.config.experimental.enable_tensor_float_32_execution(False)
+        importlib.import_module("keras")
+
+
+@contextlib.contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Make packages that are not imported yet look as if they were not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]  # None: cannot be imported
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _keep_float32() -> None:

@@ -1,6 +1,7 @@
 """Features of images: computed once and kept, or computed anew each time where they do not fit.
 
 Both ways give the same numbers: what is computed anew goes through the same rounding to float16.
+A training of few images begins when the first view of each is there; the others follow beside it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, MachineError, ResultError
 from mnv2tl.feature_cache import Features, FeatureSpace, make_room
 from mnv2tl.interrupts import raise_pending
-from mnv2tl.key_table import encode_keys
+from mnv2tl.key_table import Keys, encode_keys
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import Trunk
@@ -30,6 +32,10 @@ from mnv2tl.trunk import Trunk
 _PACK_BYTES = 8_000_000
 _MOST_PACKS = 200
 """Of one training: a mapped file is an open one, and no more than 256 or 1,024 may be open."""
+
+_KEPT_BYTES = 128_000_000
+"""Of resized pixels, which later views are made of without reading the images again."""
+_SIGNAL_SECONDS = 0.1
 
 Job = tuple[Entry, tuple[int, ...]]
 """An image and the views of it that are asked for."""
@@ -47,6 +53,10 @@ class FeatureSource:
     """Known features; None when they are computed each time they are asked for."""
     lost: dict[str, UnreadableImageError] = field(default_factory=dict)
     """Path -> why an image that the manifest names could not be read."""
+    pending: dict[int, Future[None]] = field(default_factory=dict)
+    """View -> what ends when its features are there."""
+    kept: dict[str, NDArray[np.uint8]] | None = None
+    """SHA-256 of an image -> its plain pixels, while other views will be made of them."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,12 +68,23 @@ class FeatureSource:
 
         Raises:
             DataError: An image has to be read again, and cannot be (E309).
+            ResultError: A feature that was computed beside is not finite (E602).
+            MachineError: It did not fit into memory (E505).
         """
-        if self.space is not None:
-            return self.space.read([self.maker.key(entry, view) for entry in entries])
+        self._wait_for(view)
+        space = self.space  # what is computed beside may find the disk full
+        if space is not None:
+            return space.read([self.maker.key(entry, view) for entry in entries])
         pixels = list(map_ordered(lambda entry: self._make(entry, view), entries))
         features = self.trunk.run_in_threads(np.stack(pixels))
         return _store_type(features, self.trunk).astype(np.float32)
+
+    def _wait_for(self, view: int) -> None:
+        if view in self.pending:
+            # A signal is dealt with between two waits only.
+            while not wait([self.pending[view]], _SIGNAL_SECONDS).done:
+                raise_pending()
+            self.pending.pop(view).result()
 
     def _make(self, entry: Entry, view: int) -> NDArray[np.uint8]:
         try:
@@ -80,11 +101,16 @@ def prepare(
     *,
     cache_root: Path,
     limit_bytes: int,
+    beside: Executor | None = None,
 ) -> FeatureSource:
     """Compute the features that are not known yet, and return where to read them all.
 
     What could not be read is in `lost` of the result. If the features do not fit into the limit
     or on the disk, nothing is computed and the source computes each time.
+
+    With `beside`, one view of each image is computed before the return, and the others there, in
+    the order of the views, if the pixels of all images fit into memory and no card runs the trunk.
+    Reading waits for what is not there yet.
 
     Args:
         maker: Makes the pixels of a view.
@@ -92,6 +118,7 @@ def prepare(
         jobs: Images and their views.
         cache_root: The feature cache's folder.
         limit_bytes: Size that the whole cache may have; 0 keeps nothing.
+        beside: One thread that may go on after the return; None computes all before.
 
     Raises:
         ResultError: A feature is not finite (E602).
@@ -104,7 +131,7 @@ def prepare(
         dtype=_dtype(trunk),
         wanted=(maker.key(entry, view) for entry, views in jobs for view in views),
     )
-    todo = _missing(maker, space, jobs)
+    todo = _choose(maker, jobs, space.rows.first_unknown)
     count = sum(len(views) for _, views in todo)
     need_bytes = count * int(np.prod(space.shape)) * space.dtype.itemsize
     source = FeatureSource(maker=maker, trunk=trunk, space=space)
@@ -118,39 +145,72 @@ def prepare(
         say("features: they do not fit into the cache and are computed in every epoch")
         source.space = None
         return source
+    if beside is None or not _can_wait(maker, trunk, todo):
+        _compute_all(source, space, jobs)
+        return source
+    source.kept = {}
+    unknown = _choose(maker, jobs, space.rows.lacks)
+    _compute_all(source, space, [(entry, views[:1]) for entry, views in unknown])
+    rest = [(entry, views) for entry, views in unknown if entry.sha256 in source.kept]
+    for view in dict.fromkeys(view for _, views in rest for view in views[1:]):
+        of_view = [(entry, (view,)) for entry, views in rest if view in views[1:]]
+        source.pending[view] = beside.submit(
+            _compute_all, source, space, of_view, name="features of later epochs"
+        )
+    beside.submit(source.kept.clear)
+    return source
+
+
+def _can_wait(maker: ViewMaker, trunk: Trunk, todo: Sequence[Job]) -> bool:
+    """Tell whether views are left to be computed beside a training, and may be."""
+    has_more = any(len(views) > 1 for _, views in todo)
+    kept_bytes = len(todo) * 3 * maker.image_px**2
+    return has_more and kept_bytes <= _KEPT_BYTES and trunk.runtime == "onnxruntime"
+
+
+def _compute_all(
+    source: FeatureSource, space: FeatureSpace, jobs: Sequence[Job], *, name: str = "features"
+) -> None:
+    """Compute what is missing; if the disk is full the source computes each time from then on."""
+    if source.space is None:
+        return
+    maker = source.maker
+    todo = _choose(maker, jobs, space.rows.first_unknown)
     try:
         while todo:
-            _fill(source, space, todo)
+            _fill(source, space, todo, name)
             # Of equal files, one that can be read stands in for one that was lost.
-            todo = _missing(maker, space, [job for job in jobs if job[0].path not in source.lost])
+            left = [job for job in jobs if job[0].path not in source.lost]
+            todo = _choose(maker, left, space.rows.first_unknown)
     except MachineError as error:
         if error.code == "E505":  # to compute them each time takes no less memory
             raise
         say(f"warning: {error.message}; features are computed in every epoch")
         source.space = None
-    return source
 
 
-def _missing(maker: ViewMaker, space: FeatureSpace, jobs: Sequence[Job]) -> list[Job]:
-    """Return the views that are not known, each pixels' once."""
+def _choose(
+    maker: ViewMaker, jobs: Sequence[Job], is_chosen: Callable[[Keys], NDArray[np.bool_]]
+) -> list[Job]:
+    """Return jobs with those of their views whose keys are chosen, without jobs of none."""
     keys = encode_keys(maker.key(entry, view) for entry, views in jobs for view in views)
-    is_new = iter(space.rows.first_unknown(keys))
+    chosen = iter(is_chosen(keys))
     todo = []
     for job in jobs:
         entry, views = job
-        new = tuple(view for view in views if next(is_new))
+        new = tuple(view for view in views if next(chosen))
         if new:
             todo.append(job if len(new) == len(views) else (entry, new))
     return todo
 
 
-def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job]) -> None:
+def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job], name: str) -> None:
     """Compute views, and write what could be read of them."""
     count = sum(len(views) for _, views in todo)
     pack = _PackWriter(space, count)
     compute = functools.partial(_compute, source)
     groups = _group(todo, source.trunk.chunk_images)
-    with show_bar("features", total=count, unit="views") as advance:
+    with show_bar(name, total=count, unit="views") as advance:
         for (entry, views), made in itertools.chain.from_iterable(map_ordered(compute, groups)):
             if isinstance(made, UnreadableImageError):
                 source.lost[entry.path] = made
@@ -178,7 +238,7 @@ def _compute(
     source: FeatureSource, jobs: Sequence[Job]
 ) -> list[tuple[Job, Features | UnreadableImageError]]:
     """Return the features of each job's views, shape (views, *shape), or why it has none."""
-    made = [(job, _make_views(source.maker, job)) for job in jobs]
+    made = [(job, _make_views(source, job)) for job in jobs]
     pixels = [each for _, each in made if not isinstance(each, UnreadableImageError)]
     if not pixels:
         return made
@@ -191,13 +251,17 @@ def _compute(
     ]
 
 
-def _make_views(maker: ViewMaker, job: Job) -> Features | UnreadableImageError:
+def _make_views(source: FeatureSource, job: Job) -> Features | UnreadableImageError:
     entry, views = job
-    try:
-        pixels = maker.load(entry)
-    except UnreadableImageError as error:
-        return error
-    return np.stack([maker.vary(pixels, entry, view) for view in views])
+    pixels = source.kept.get(entry.sha256) if source.kept is not None else None
+    if pixels is None:
+        try:
+            pixels = source.maker.load(entry)
+        except UnreadableImageError as error:
+            return error
+        if source.kept is not None:
+            source.kept[entry.sha256] = pixels
+    return np.stack([source.maker.vary(pixels, entry, view) for view in views])
 
 
 class _PackWriter:

@@ -23,7 +23,7 @@ from mnv2tl.keras_model import build_model, freeze, set_arrays
 from mnv2tl.memory import explain_shortage
 from mnv2tl.metrics import expected_calibration_error, fit_temperature, softmax
 from mnv2tl.mobilenet import list_layers
-from mnv2tl.plots import write_curves
+from mnv2tl.plots import load_plots, write_curves
 from mnv2tl.progress import show_step
 from mnv2tl.state import Commit
 
@@ -34,6 +34,16 @@ SELF_CHECK_IMAGES = 2000
 SELF_CHECK_TOLERANCE = 1e-3
 
 _RESUME = "close other programs, and go on with --resume: all epochs are saved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """The whole network twice, with weights of zero."""
+
+    whole: keras.Model
+    """To compute with, compiled: pixels to logits, for the self-check."""
+    stock: keras.Model
+    """Of stock layers: pixels to probabilities, for best.keras."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +64,8 @@ class Outcome:
     """Time that the stages took."""
     began: float
     """`time.perf_counter()` when the training began."""
-    whole: Future[keras.Model]
-    """What `open_whole` returned."""
+    networks: Future[Networks]
+    """What `open_networks` returned."""
 
 
 def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: Outcome) -> Run:
@@ -69,14 +79,16 @@ def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: O
     labels = np.array([entry.label for entry in val])
     temperature = fit_temperature(outcome.logits, labels)
     expected = softmax(outcome.logits, temperature=temperature)
-    model = _assemble(config, outcome, classes=len(manifest.class_names))
-    digest = checkpoint.write_keras(model, config.out / "best.keras")
     with (
         show_step("opening the whole network"),
         explain_shortage("the network of the self-check", fix=_RESUME),
     ):
-        whole = outcome.whole.result()
-    checked = _evaluate_file(config, manifest, maker, whole, temperature)
+        networks = outcome.networks.result()
+    model = networks.stock
+    set_arrays(model, outcome.arrays)
+    freeze(model, outcome.trained, batch_norm=config.batch_norm)
+    digest = checkpoint.write_keras(model, config.out / "best.keras")
+    checked = _evaluate_file(config, manifest, maker, networks.whole, temperature)
     rows = {entry.path: row for row, entry in enumerate(val)}
     difference = compare(checked, expected[[rows[entry.path] for entry in checked.entries]])
     history, best_epoch = outcome.commit.history, outcome.commit.best.epoch
@@ -141,21 +153,12 @@ def compare(checked: Evaluation, expected: NDArray[np.float64]) -> float:
     return float(differences[worst])
 
 
-def open_whole(config: TrainConfig, classes: int) -> keras.Model:
-    """Return the whole network for the self-check, compiled; its weights are zero.
+def open_networks(config: TrainConfig, classes: int) -> Networks:
+    """Return the networks that `finish` fills, and import what it draws with.
 
     It takes seconds that a training of features leaves the other cores, so it is called beside it.
     """
-    whole = build_whole(
-        alpha=config.alpha, image_px=config.image_px, scaling=config.scaling, classes=classes
-    )
-    ask(whole, np.zeros((1, config.image_px, config.image_px, 3), np.uint8))
-    return whole
-
-
-def _assemble(config: TrainConfig, outcome: Outcome, *, classes: int) -> keras.Model:
-    """Return the whole network of stock layers with the best epoch's weights."""
-    model = build_model(
+    stock = build_model(
         list_layers(alpha=config.alpha, image_px=config.image_px),
         classes=classes,
         input_shape=(config.image_px, config.image_px, 3),
@@ -163,9 +166,12 @@ def _assemble(config: TrainConfig, outcome: Outcome, *, classes: int) -> keras.M
         dropout=config.dropout,
         seed=config.seed,
     )
-    set_arrays(model, outcome.arrays)
-    freeze(model, outcome.trained, batch_norm=config.batch_norm)
-    return model
+    whole = build_whole(
+        alpha=config.alpha, image_px=config.image_px, scaling=config.scaling, classes=classes
+    )
+    ask(whole, np.zeros((1, config.image_px, config.image_px, 3), np.uint8))
+    load_plots()
+    return Networks(whole=whole, stock=stock)
 
 
 def _evaluate_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,11 @@ from mnv2tl import store
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; validation is also dashed.
 _TRAIN_COLOUR, _VAL_COLOUR, _BEST_COLOUR = "#0072B2", "#D55E00", "#555555"
+
+
+def load_plots() -> None:
+    """Import matplotlib, which takes half a second, while something else waits."""
+    importlib.import_module("matplotlib.figure")
 
 
 def write_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, best_epoch: int) -> None:

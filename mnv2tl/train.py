@@ -32,7 +32,7 @@ from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.epoch_report import report_epoch
 from mnv2tl.errors import InterruptError, show
 from mnv2tl.features import FeatureSource, prepare
-from mnv2tl.finish import Outcome, describe_trainable, finish, open_whole
+from mnv2tl.finish import Networks, Outcome, describe_trainable, finish, open_networks
 from mnv2tl.interrupts import raise_pending, watch_signals
 from mnv2tl.keras_model import set_arrays
 from mnv2tl.mobilenet import Layer, cut_at, list_layers
@@ -164,7 +164,7 @@ def _go_through_stages(
         seconds=seconds,
     )
     with ThreadPoolExecutor(1) as beside:
-        commit, source, whole = _fit_phases(training, commit, _describe(config, weights), beside)
+        commit, source, networks = _fit_phases(training, commit, _describe(config, weights), beside)
     best_phase = list_phases(config)[commit.best.phase]
     if best_phase.index != list_phases(config)[-1].index:
         source = _read_features(training, best_phase)
@@ -176,33 +176,35 @@ def _go_through_stages(
         trunk_runtime=source.trunk.runtime,
         seconds=seconds,
         began=began,
-        whole=whole,
+        networks=networks,
     )
     return finish(config, training.manifest, training.maker, outcome)
 
 
 def _fit_phases(
     training: _Training, commit: Commit | None, info: dict[str, Any], beside: Executor
-) -> tuple[Commit, FeatureSource, Future[keras.Model]]:
-    """Train all phases from the last commit on; open the whole network beside the last of them.
+) -> tuple[Commit, FeatureSource, Future[Networks]]:
+    """Train all phases from the last commit on; open what the end needs beside the last of them.
+
+    Features of later epochs are computed beside the first ones, before that.
 
     Returns:
-        The last commit, the last source of features, and what `open_whole` returns.
+        The last commit, the last source of features, and what `open_networks` returns.
     """
     config = training.config
     for phase in list_phases(config):
         if commit is not None and commit.phase > phase.index:
             continue
         with _timed(training.seconds, "features"):
-            source = _read_features(training, phase)
+            source = _read_features(training, phase, beside)
         _write_start(config, training.manifest, info)
         if phase.index == list_phases(config)[-1].index:
-            whole = beside.submit(open_whole, config, len(training.manifest.class_names))
+            networks = beside.submit(open_networks, config, len(training.manifest.class_names))
         with _timed(training.seconds, "fit"):
             commit = _fit(training, phase, source, commit)
     if commit is None:
         raise ValueError("there is no phase to train")
-    return commit, source, whole
+    return commit, source, networks
 
 
 @contextlib.contextmanager
@@ -244,7 +246,9 @@ def _write_start(config: TrainConfig, manifest: Manifest, info: dict[str, Any]) 
     store.write_sealed_json(config.out / "run.json", info)
 
 
-def _read_features(training: _Training, phase: Phase) -> FeatureSource:
+def _read_features(
+    training: _Training, phase: Phase, beside: Executor | None = None
+) -> FeatureSource:
     """Return the features of a phase; images that cannot be read any more are left out."""
     config, manifest = training.config, training.manifest
     views = views_of_phases(config)
@@ -267,6 +271,7 @@ def _read_features(training: _Training, phase: Phase) -> FeatureSource:
         jobs,
         cache_root=cache_folder("features"),
         limit_bytes=int(config.cache_limit_gb * 1e9),
+        beside=beside,
     )
     lost = tuple(
         LeftOut(path=path, code=error.reason, reason=error.message)

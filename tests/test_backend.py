@@ -88,13 +88,12 @@ def test_choose_backend_without_any_backend_says_so(monkeypatch: _Monkey) -> Non
         choose_backend()
 
 
-def test_use_backend_sets_the_variable_before_keras_is_imported() -> None:
+@pytest.mark.parametrize("name", INSTALLED)
+def test_use_backend_sets_the_variable_before_keras_is_imported(name: str) -> None:
     """Keras reads it at its import; TensorFlow's start-up lines are kept down."""
-    code = "import os; from mnv2tl.backend import use_backend; use_backend('jax')\n"
+    code = f"import os; from mnv2tl.backend import use_backend; use_backend('{name}')\n"
     code += "print(os.environ['KERAS_BACKEND'], os.environ['TF_CPP_MIN_LOG_LEVEL'])\n"
-    code += "import sys; print('keras' in sys.modules)"
-    if importlib.util.find_spec("keras") is None:
-        pytest.skip("needs Keras")
+    code += "import keras; print(keras.backend.backend())"
     names = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL")
     variables = {key: value for key, value in os.environ.items() if key not in names}
 
@@ -102,7 +101,7 @@ def test_use_backend_sets_the_variable_before_keras_is_imported() -> None:
         [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True
     )
 
-    assert result.stdout.split() == ["jax", "2", "False"], result.stderr
+    assert result.stdout.split() == [name, "2", name], result.stderr
 
 
 def test_use_backend_refuses_a_change_after_the_import(backend: str, monkeypatch: _Monkey) -> None:
@@ -127,6 +126,13 @@ def test_use_backend_without_keras_names_the_extra(monkeypatch: _Monkey) -> None
         use_backend("jax")
 
     assert (caught.value.code, caught.value.fix) == ("E508", install_extra("jax"))
+
+
+@pytest.mark.skipif(not INSTALLED or not MISSING, reason="needs one backend missing")
+def test_use_backend_without_the_backend_names_the_extra() -> None:
+    """Keras itself would end with a traceback."""
+    with pytest.raises(MachineError, match=f"E508.*{MISSING[0]} is not installed"):
+        use_backend(MISSING[0])
 
 
 def test_has_gpu_tells_what_the_backend_tells(backend: str) -> None:
@@ -190,6 +196,29 @@ print(tensorflow.config.experimental.tensor_float_32_execution_enabled())
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
     assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_use_backend_imports_no_more_than_is_used(name: str) -> None:
+    """Keras takes pyplot, and TensorFlow takes JAX, where they are installed: half a second each.
+
+    Whoever wants them afterwards gets them.
+    """
+    code = f"""
+import importlib.util, sys
+from mnv2tl.backend import use_backend
+use_backend("{name}")
+others = ["matplotlib.pyplot"] + ["jax"] * ("{name}" == "tensorflow")
+print([each for each in others if each in sys.modules])
+for each in others:
+    if importlib.util.find_spec(each.split(".")[0]):
+        importlib.import_module(each)
+print(sys.modules["keras"].backend.backend())
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.stdout.split() == ["[]", name], done.stderr
 
 
 def test_without_a_graphics_card_nothing_is_moved(backend: str) -> None:

@@ -4,8 +4,12 @@ import dataclasses
 import importlib.util
 import math
 import os
+import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,10 @@ from mnv2tl import features as features_module
 from mnv2tl.data.augment import PRESETS
 from mnv2tl.data.manifest import Entry
 from mnv2tl.data.views import PLAIN, ViewMaker
-from mnv2tl.errors import DataError, MachineError, ResultError
+from mnv2tl.errors import DataError, InterruptError, MachineError, ResultError
 from mnv2tl.feature_cache import list_packs
 from mnv2tl.features import FeatureSource, Job, prepare
+from mnv2tl.interrupts import watch_signals
 from mnv2tl.mobilenet import Layer, layer_array_shapes, list_layers
 from mnv2tl.store import sha256_file
 
@@ -456,3 +461,162 @@ def test_row_42_too_little_memory_ends_the_work(data: Path, cache: Path) -> None
 
     with pytest.raises(MachineError, match=r"E505 .*images in the frozen layers did not fit"):
         prepare(_maker(data), trunk, _jobs(_draw(data, 2), 0), cache_root=cache, limit_bytes=LIMIT)
+
+
+def _read_all(source: FeatureSource, entries: Sequence[Entry], *views: int) -> list[Any]:
+    return [source.read(entries, view) for view in views]
+
+
+def test_later_views_are_computed_beside_of_the_pixels_that_are_known(
+    data: Path, cache: Path, tmp_path: Path
+) -> None:
+    """The first view of each image is there at once; no file is read for the others."""
+    entries, maker, counter = _draw(data, 5), _maker(data), _Counter()
+    twin = dataclasses.replace(entries[0], path="twin.png")  # this file does not exist
+    jobs = [*_jobs([twin, *entries[:4]], 0, 1, 2), *_jobs(entries[4:], PLAIN)]
+    whole = prepare(maker, counter.trunk, jobs, cache_root=tmp_path / "other", limit_bytes=LIMIT)
+    gate = threading.Event()
+
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(gate.wait)
+        counter.chunks = 0
+        source = prepare(
+            maker, counter.trunk, jobs, cache_root=cache, limit_bytes=LIMIT, beside=beside
+        )
+        chunks = counter.chunks
+        first = _read_all(source, entries[:4], 0), _read_all(source, entries[4:], PLAIN)
+        for path in data.iterdir():
+            path.unlink()
+        gate.set()
+        found = _read_all(source, [twin, *entries[:4]], 2, 1, 0)
+
+    assert (chunks, counter.chunks) == (4 + 1, 4 * 3 + 1)
+    np.testing.assert_array_equal(first[0], _read_all(whole, entries[:4], 0))
+    np.testing.assert_array_equal(first[1], _read_all(whole, entries[4:], PLAIN))
+    np.testing.assert_array_equal(found, _read_all(whole, [twin, *entries[:4]], 2, 1, 0))
+    assert list(source.lost) == ["twin.png"]
+    assert not source.kept
+
+
+def test_what_is_known_or_lost_is_not_computed_beside(data: Path, cache: Path) -> None:
+    """A killed training left some views of some images; one image is gone since."""
+    entries, maker, counter = _draw(data, 4), _maker(data), _Counter()
+    options: dict[str, Any] = {"cache_root": cache, "limit_bytes": LIMIT}
+    prepare(maker, counter.trunk, [(entries[0], (0, 1)), (entries[1], (0,))], **options)
+    (data / entries[3].path).unlink()
+    counter.chunks = 0
+
+    with ThreadPoolExecutor(1) as beside:
+        source = prepare(maker, counter.trunk, _jobs(entries, 0, 1), **options, beside=beside)
+        found = _read_all(source, entries[:3], 0, 1)
+
+    assert counter.chunks == 1 + 2
+    assert list(source.lost) == [entries[3].path]
+    expected = prepare(maker, counter.trunk, _jobs(entries[:3], 0, 1), **options)
+    np.testing.assert_array_equal(found, _read_all(expected, entries[:3], 0, 1))
+
+
+@pytest.mark.parametrize("reason", ["too many images", "a graphics card"])
+def test_views_that_may_not_wait_are_computed_before(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """Their pixels would fill the memory, or two threads would ask one Keras model."""
+    entries, counter = _draw(data, 3), _Counter()
+    trunk = counter.trunk
+    if reason == "too many images":
+        monkeypatch.setattr(features_module, "_KEPT_BYTES", 3 * 3 * PX**2 - 1)
+    else:
+        trunk = dataclasses.replace(trunk, runtime="keras")
+
+    with ThreadPoolExecutor(1) as beside:
+        source = prepare(
+            _maker(data),
+            trunk,
+            _jobs(entries, 0, 1),
+            cache_root=cache,
+            limit_bytes=LIMIT,
+            beside=beside,
+        )
+
+        assert counter.chunks == 3 * 2
+        assert source.kept is None
+        assert not source.pending
+
+
+def test_a_feature_computed_beside_that_is_not_finite_is_told_by_the_reader(
+    data: Path, cache: Path
+) -> None:
+    """Whoever needs it gets the error; the first view was sound."""
+    entries, counter = _draw(data, 2), _Counter()
+    gate = threading.Event()
+
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(gate.wait)
+        source = prepare(
+            _maker(data),
+            counter.trunk,
+            _jobs(entries, 0, 1),
+            cache_root=cache,
+            limit_bytes=LIMIT,
+            beside=beside,
+        )
+        counter.factor = np.inf
+        gate.set()
+
+        assert np.isfinite(source.read(entries, 0)).all()
+        with pytest.raises(ResultError, match="E602"):
+            source.read(entries, 1)
+
+
+def test_a_cache_that_fails_beside_is_done_without(
+    data: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder is a file by then: one warning, and the reader computes what it needs."""
+    entries, counter = _draw(data, 2), _Counter()
+    gate = threading.Event()
+
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(gate.wait)
+        source = prepare(
+            _maker(data),
+            counter.trunk,
+            _jobs(entries, 0, 1, 2),
+            cache_root=cache,
+            limit_bytes=LIMIT,
+            beside=beside,
+        )
+        shutil.rmtree(cache)
+        cache.write_bytes(b"")
+        gate.set()
+        found = _read_all(source, entries, 1, 2, 0)
+
+    assert source.space is None
+    assert capsys.readouterr().err.count("features are computed in every epoch") == 1
+    other = cache.with_name("other")
+    jobs = _jobs(entries, 0, 1, 2)
+    expected = prepare(_maker(data), counter.trunk, jobs, cache_root=other, limit_bytes=LIMIT)
+    np.testing.assert_array_equal(found, _read_all(expected, entries, 1, 2, 0))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals of POSIX")
+def test_a_signal_ends_the_wait_for_features(data: Path, cache: Path) -> None:
+    """Ctrl-C while a view is still being computed."""
+    entries, gate = _draw(data, 2), threading.Event()
+
+    with ThreadPoolExecutor(1) as beside, watch_signals():
+        beside.submit(gate.wait)
+        source = prepare(
+            _maker(data),
+            _Counter().trunk,
+            _jobs(entries, 0, 1),
+            cache_root=cache,
+            limit_bytes=LIMIT,
+            beside=beside,
+        )
+        timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
+        timer.start()
+        try:
+            with pytest.raises(InterruptError):
+                source.read(entries, 1)
+        finally:
+            gate.set()

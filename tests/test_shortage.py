@@ -91,8 +91,8 @@ def test_row_42_a_self_check_that_does_not_fit_can_be_made_later(
     assert commit is not None
     settings = {key: trained_run.info["config"][key] for key in ("alpha", "image_px", "scaling")}
     config = TrainConfig(data=trained_run.manifest.root, out=run, weights="none", **settings)
-    whole: Future[Any] = Future()
-    whole.set_exception(MemoryError())
+    networks: Future[Any] = Future()
+    networks.set_exception(MemoryError())
     outcome = Outcome(
         commit=commit,
         arrays=trained_run.read_arrays(),
@@ -101,7 +101,7 @@ def test_row_42_a_self_check_that_does_not_fit_can_be_made_later(
         trunk_runtime="none",
         seconds={},
         began=time.perf_counter(),
-        whole=whole,
+        networks=networks,
     )
 
     with pytest.raises(MachineError) as caught:

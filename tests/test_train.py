@@ -545,19 +545,19 @@ def test_an_image_lost_before_the_self_check_is_left_out_of_it(
     make_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The training is not lost with it."""
-    from mnv2tl import finish
+    from mnv2tl import checkpoint
 
-    assemble = finish._assemble
+    write_keras = checkpoint.write_keras
+    config = make_config(epochs=1)
 
-    def lose_an_image(config: TrainConfig, *arguments: Any, **more: Any) -> Any:
-        folder = config.data / "stripes"
-        for path in folder.iterdir():
-            path.unlink()
-        return assemble(config, *arguments, **more)
+    def lose_an_image(model: Any, path: Path) -> str:
+        for image in (config.data / "stripes").iterdir():
+            image.unlink()
+        return write_keras(model, path)
 
-    monkeypatch.setattr(finish, "_assemble", lose_an_image)
+    monkeypatch.setattr(checkpoint, "write_keras", lose_an_image)
 
-    run = train(make_config(epochs=1))
+    run = train(config)
 
     lost = [entry for entry in run.manifest.of_split("val") if entry.label == 2]
     assert lost
