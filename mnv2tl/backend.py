@@ -56,11 +56,11 @@ def use_backend(name: str) -> None:
         MachineError: Keras or the backend is not installed (E508).
         RuntimeError: Keras is already imported with another backend.
     """
+    if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
+        raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
     for package in ("keras", name):
         if importlib.util.find_spec(package) is None:
             raise MachineError("E508", f"{package} is not installed", fix=install_extra(name))
-    if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
-        raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
     os.environ["KERAS_BACKEND"] = name
     spare_collector()
     if name == "jax":
