@@ -52,6 +52,9 @@ def choose_backend(wanted: str | None = None) -> str:
 def use_backend(name: str) -> None:
     """Make Keras use a backend in this process, quietly, and import both.
 
+    Where pyplot was not imported before, `keras.visualization` says in this process that it is not
+    installed.
+
     Raises:
         MachineError: Keras or the backend is not installed (E508).
         RuntimeError: Keras is already imported with another backend.
@@ -73,8 +76,9 @@ def use_backend(name: str) -> None:
                 import tensorflow
 
                 tensorflow.config.list_logical_devices()  # which prints some more
-            tensorflow.config.experimental.enable_tensor_float_32_execution(False)
         importlib.import_module("keras")
+    if name == "tensorflow":
+        sys.modules[name].config.experimental.enable_tensor_float_32_execution(False)
 
 
 @contextlib.contextmanager
@@ -96,10 +100,9 @@ def _keep_float32() -> None:
     probabilities by 0.009, and no exported file answers so.
     """
     name = "JAX_DEFAULT_MATMUL_PRECISION"
-    if name in os.environ:
-        return
-    os.environ[name] = _FULL
-    if "jax" in sys.modules:
+    if "jax" not in sys.modules:
+        os.environ.setdefault(name, _FULL)
+    elif sys.modules["jax"].config.jax_default_matmul_precision is None:
         sys.modules["jax"].config.update(name.lower(), _FULL)
 
 
@@ -107,14 +110,17 @@ def _keep_float32() -> None:
 def training_precision(name: str) -> Iterator[None]:
     """Let a backend compute the block with the precision that its device is made for.
 
-    The steps of a training bear it; what is said of an image does not, see `use_backend`.
+    The steps of a training bear it; what is said of an image does not, see `use_backend`. A
+    precision that the user chose stays (`float32` is full in training too), and so does that of
+    TensorFlow, which has one switch for all.
     """
     if name != "jax":
         yield
         return
     import jax
 
-    with jax.default_matmul_precision(_FAST):
+    chosen = jax.config.jax_default_matmul_precision
+    with jax.default_matmul_precision(_FAST if chosen == _FULL else chosen):
         yield
 
 
@@ -154,12 +160,16 @@ def on_processor(name: str) -> Iterator[None]:
     XLA tries out how a card computes each convolution best, which takes most of a minute for the
     whole network; and the exported files, which are held against it, answer on a CPU as well.
     """
-    if not has_gpu(name) or name != "jax":
+    if name != "jax" or not has_gpu(name):
         yield
         return
     import jax
 
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS names the card alone
+        device = None
+    with jax.default_device(device):
         yield
 
 
@@ -169,7 +179,8 @@ def has_gpu(name: str) -> bool:
         import jax
 
         device = jax.config.jax_default_device or jax.devices()[0]
-        return str(device.platform) == "gpu"
+        # What the environment says is a name.
+        return str(getattr(device, "platform", device)) in ("gpu", "cuda", "rocm")
     import tensorflow
 
     return bool(tensorflow.config.list_physical_devices("GPU"))

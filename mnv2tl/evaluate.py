@@ -25,9 +25,7 @@ from mnv2tl.metrics import log_loss, per_class, softmax, top1_accuracy, wilson_i
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
-
-CHUNK_IMAGES = 16
-"""Images that are answered at once; one compiled shape."""
+from mnv2tl.trunk import CHUNK_IMAGES
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 

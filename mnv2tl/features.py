@@ -6,6 +6,7 @@ A training of few images begins when the first view of each is there; the others
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -35,6 +36,8 @@ _MOST_PACKS = 200
 
 _KEPT_BYTES = 128_000_000
 """Of resized pixels, which later views are made of without reading the images again."""
+_MOST_WAITING = 25
+"""Views of an image that may follow one by one: each makes a pack of its own."""
 _SIGNAL_SECONDS = 0.1
 
 Job = tuple[Entry, tuple[int, ...]]
@@ -79,9 +82,14 @@ class FeatureSource:
         features = self.trunk.run_in_threads(np.stack(pixels))
         return _store_type(features, self.trunk).astype(np.float32)
 
+    def stop(self) -> None:
+        """Leave views that nobody waits for, and that are not begun."""
+        for future in self.pending.values():
+            future.cancel()
+
     def _wait_for(self, view: int) -> None:
         if view in self.pending:
-            # A signal is dealt with between two waits only.
+            # On Windows a wait is not ended by a signal.
             while not wait([self.pending[view]], _SIGNAL_SECONDS).done:
                 raise_pending()
             self.pending.pop(view).result()
@@ -109,8 +117,8 @@ def prepare(
     or on the disk, nothing is computed and the source computes each time.
 
     With `beside`, one view of each image is computed before the return, and the others there, in
-    the order of the views, if the pixels of all images fit into memory and no card runs the trunk.
-    Reading waits for what is not there yet.
+    the order of the views, if the pixels of all images fit into memory, the views are not many and
+    the trunk runs in onnxruntime. Reading waits for what is not there yet.
 
     Args:
         maker: Makes the pixels of a view.
@@ -145,7 +153,7 @@ def prepare(
         say("features: they do not fit into the cache and are computed in every epoch")
         source.space = None
         return source
-    if beside is None or not _can_wait(maker, trunk, todo):
+    if beside is None or not _is_fit_to_wait(maker, trunk, todo):
         _compute_all(source, space, jobs)
         return source
     source.kept = {}
@@ -154,22 +162,21 @@ def prepare(
     rest = [(entry, views) for entry, views in unknown if entry.sha256 in source.kept]
     for view in dict.fromkeys(view for _, views in rest for view in views[1:]):
         of_view = [(entry, (view,)) for entry, views in rest if view in views[1:]]
-        source.pending[view] = beside.submit(
-            _compute_all, source, space, of_view, name="features of later epochs"
-        )
+        source.pending[view] = beside.submit(_compute_all, source, space, of_view, is_shown=False)
     beside.submit(source.kept.clear)
     return source
 
 
-def _can_wait(maker: ViewMaker, trunk: Trunk, todo: Sequence[Job]) -> bool:
+def _is_fit_to_wait(maker: ViewMaker, trunk: Trunk, todo: Sequence[Job]) -> bool:
     """Tell whether views are left to be computed beside a training, and may be."""
-    has_more = any(len(views) > 1 for _, views in todo)
+    most = max(len(views) for _, views in todo)
     kept_bytes = len(todo) * 3 * maker.image_px**2
-    return has_more and kept_bytes <= _KEPT_BYTES and trunk.runtime == "onnxruntime"
+    is_small = kept_bytes <= _KEPT_BYTES and most <= _MOST_WAITING
+    return most > 1 and is_small and trunk.runtime == "onnxruntime"
 
 
 def _compute_all(
-    source: FeatureSource, space: FeatureSpace, jobs: Sequence[Job], *, name: str = "features"
+    source: FeatureSource, space: FeatureSpace, jobs: Sequence[Job], *, is_shown: bool = True
 ) -> None:
     """Compute what is missing; if the disk is full the source computes each time from then on."""
     if source.space is None:
@@ -178,7 +185,7 @@ def _compute_all(
     todo = _choose(maker, jobs, space.rows.first_unknown)
     try:
         while todo:
-            _fill(source, space, todo, name)
+            _fill(source, space, todo, is_shown=is_shown)
             # Of equal files, one that can be read stands in for one that was lost.
             left = [job for job in jobs if job[0].path not in source.lost]
             todo = _choose(maker, left, space.rows.first_unknown)
@@ -204,13 +211,18 @@ def _choose(
     return todo
 
 
-def _fill(source: FeatureSource, space: FeatureSpace, todo: Sequence[Job], name: str) -> None:
+def _fill(
+    source: FeatureSource, space: FeatureSpace, todo: Sequence[Job], *, is_shown: bool
+) -> None:
     """Compute views, and write what could be read of them."""
     count = sum(len(views) for _, views in todo)
     pack = _PackWriter(space, count)
     compute = functools.partial(_compute, source)
     groups = _group(todo, source.trunk.chunk_images)
-    with show_bar(name, total=count, unit="views") as advance:
+    with contextlib.ExitStack() as stack:
+        # What goes on beside another bar shows none.
+        bar = show_bar("features", total=count, unit="views") if is_shown else None
+        advance = stack.enter_context(bar) if bar else _ignore
         for (entry, views), made in itertools.chain.from_iterable(map_ordered(compute, groups)):
             if isinstance(made, UnreadableImageError):
                 source.lost[entry.path] = made
@@ -262,6 +274,10 @@ def _make_views(source: FeatureSource, job: Job) -> Features | UnreadableImageEr
         if source.kept is not None:
             source.kept[entry.sha256] = pixels
     return np.stack([source.maker.vary(pixels, entry, view) for view in views])
+
+
+def _ignore(count: int) -> None:
+    """Show no progress."""
 
 
 class _PackWriter:

@@ -163,18 +163,29 @@ def _go_through_stages(
         trackers=trackers,
         seconds=seconds,
     )
-    with ThreadPoolExecutor(1) as beside:
+    with _work_beside() as beside:
         commit, source, networks = _fit_phases(training, commit, _describe(config, weights), beside)
+        return _finish(training, commit, source, networks, began)
+
+
+def _finish(
+    training: _Training,
+    commit: Commit,
+    source: FeatureSource,
+    networks: Future[Networks],
+    began: float,
+) -> Run:
+    config, state = training.config, training.state
     best_phase = list_phases(config)[commit.best.phase]
     if best_phase.index != list_phases(config)[-1].index:
-        source = _read_features(training, best_phase)
+        source = _read_features(training, best_phase, ())
     outcome = Outcome(
         commit=commit,
         arrays=training.arrays | state.load_arrays(commit.best.file),
         logits=_predict_val(training, best_phase, source),
-        trained=list_trained(layers, best_phase),
+        trained=list_trained(training.layers, best_phase),
         trunk_runtime=source.trunk.runtime,
-        seconds=seconds,
+        seconds=training.seconds,
         began=began,
         networks=networks,
     )
@@ -196,15 +207,26 @@ def _fit_phases(
         if commit is not None and commit.phase > phase.index:
             continue
         with _timed(training.seconds, "features"):
-            source = _read_features(training, phase, beside)
+            source = _read_features(training, phase, views_of_phases(config), beside)
         _write_start(config, training.manifest, info)
         if phase.index == list_phases(config)[-1].index:
             networks = beside.submit(open_networks, config, len(training.manifest.class_names))
         with _timed(training.seconds, "fit"):
             commit = _fit(training, phase, source, commit)
+        source.stop()
     if commit is None:
         raise ValueError("there is no phase to train")
     return commit, source, networks
+
+
+@contextlib.contextmanager
+def _work_beside() -> Iterator[Executor]:
+    """Give a thread that works beside the training; at an error it leaves what is not begun."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -247,11 +269,17 @@ def _write_start(config: TrainConfig, manifest: Manifest, info: dict[str, Any]) 
 
 
 def _read_features(
-    training: _Training, phase: Phase, beside: Executor | None = None
+    training: _Training, phase: Phase, views: tuple[int, ...], beside: Executor | None = None
 ) -> FeatureSource:
-    """Return the features of a phase; images that cannot be read any more are left out."""
+    """Return the features of a phase; images that cannot be read any more are left out.
+
+    Args:
+        training: What is trained; it gets a manifest without those images.
+        phase: Says which layers are frozen.
+        views: Of the training images; validation images have theirs.
+        beside: Computes most of the views while the caller goes on, see `prepare`.
+    """
     config, manifest = training.config, training.manifest
-    views = views_of_phases(config)
     jobs = [(entry, views) for entry in manifest.of_split("train")]
     jobs += [(entry, (PLAIN,)) for entry in manifest.of_split("val")]
     trunk = open_trunk(

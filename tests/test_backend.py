@@ -169,7 +169,10 @@ print(jax.config.jax_default_matmul_precision)
 def test_use_backend_makes_jax_compute_in_full(
     when: str, set_by_user: str | None, expected: str
 ) -> None:
-    """A graphics card would round to 10 bits, and no exported file answers so; steps may."""
+    """A graphics card would round to 10 bits, and no exported file answers so; steps may.
+
+    What the user chose stays everywhere.
+    """
     variables = os.environ | {"JAX_PLATFORMS": "cpu"}
     variables.pop("JAX_DEFAULT_MATMUL_PRECISION", None)
     if set_by_user:
@@ -183,13 +186,16 @@ def test_use_backend_makes_jax_compute_in_full(
         text=True,
     )
 
-    assert done.stdout.split() == [expected, "default", expected], done.stderr
+    steps = "default" if set_by_user is None else set_by_user
+    assert done.stdout.split() == [expected, steps, expected], done.stderr
 
 
 @pytest.mark.skipif("tensorflow" not in INSTALLED, reason="needs TensorFlow")
-def test_use_backend_makes_tensorflow_compute_in_full() -> None:
-    """The same, for which TensorFlow has one switch."""
-    code = """
+@pytest.mark.parametrize("before", ["", "import tensorflow"])
+def test_use_backend_makes_tensorflow_compute_in_full(before: str) -> None:
+    """The same, for which TensorFlow has one switch; it may be imported already."""
+    code = f"""
+{before}
 from mnv2tl.backend import use_backend
 use_backend("tensorflow")
 import tensorflow
@@ -201,11 +207,24 @@ print(tensorflow.config.experimental.tensor_float_32_execution_enabled())
     assert done.stdout.strip() == "False", done.stderr
 
 
+@pytest.mark.skipif("jax" not in INSTALLED, reason="needs JAX")
+def test_has_gpu_takes_the_name_of_a_device() -> None:
+    """JAX takes one from the environment."""
+    code = "from mnv2tl.backend import has_gpu; print(has_gpu('jax'))"
+    variables = os.environ | {"JAX_DEFAULT_DEVICE": "cpu"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True
+    )
+
+    assert done.stdout.strip() == "False", done.stderr
+
+
 @pytest.mark.parametrize("name", INSTALLED)
 def test_use_backend_imports_no_more_than_is_used(name: str) -> None:
     """Keras takes pyplot, and TensorFlow takes JAX, where they are installed: half a second each.
 
-    Whoever wants them afterwards gets them.
+    They can be imported afterwards.
     """
     code = f"""
 import importlib.util, sys

@@ -478,7 +478,7 @@ def test_later_views_are_computed_beside_of_the_pixels_that_are_known(
     gate = threading.Event()
 
     with ThreadPoolExecutor(1) as beside:
-        beside.submit(gate.wait)
+        beside.submit(gate.wait, 20)
         counter.chunks = 0
         source = prepare(
             maker, counter.trunk, jobs, cache_root=cache, limit_bytes=LIMIT, beside=beside
@@ -516,7 +516,7 @@ def test_what_is_known_or_lost_is_not_computed_beside(data: Path, cache: Path) -
     np.testing.assert_array_equal(found, _read_all(expected, entries[:3], 0, 1))
 
 
-@pytest.mark.parametrize("reason", ["too many images", "a graphics card"])
+@pytest.mark.parametrize("reason", ["too many images", "too many views", "a graphics card"])
 def test_views_that_may_not_wait_are_computed_before(
     data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
@@ -525,6 +525,8 @@ def test_views_that_may_not_wait_are_computed_before(
     trunk = counter.trunk
     if reason == "too many images":
         monkeypatch.setattr(features_module, "_KEPT_BYTES", 3 * 3 * PX**2 - 1)
+    elif reason == "too many views":
+        monkeypatch.setattr(features_module, "_MOST_WAITING", 1)
     else:
         trunk = dataclasses.replace(trunk, runtime="keras")
 
@@ -551,7 +553,7 @@ def test_a_feature_computed_beside_that_is_not_finite_is_told_by_the_reader(
     gate = threading.Event()
 
     with ThreadPoolExecutor(1) as beside:
-        beside.submit(gate.wait)
+        beside.submit(gate.wait, 20)
         source = prepare(
             _maker(data),
             counter.trunk,
@@ -576,7 +578,7 @@ def test_a_cache_that_fails_beside_is_done_without(
     gate = threading.Event()
 
     with ThreadPoolExecutor(1) as beside:
-        beside.submit(gate.wait)
+        beside.submit(gate.wait, 20)
         source = prepare(
             _maker(data),
             counter.trunk,
@@ -598,13 +600,34 @@ def test_a_cache_that_fails_beside_is_done_without(
     np.testing.assert_array_equal(found, _read_all(expected, entries, 1, 2, 0))
 
 
+def test_views_that_nobody_waits_for_can_be_left(data: Path, cache: Path) -> None:
+    """A training that ends early does not wait for the views of epochs that it never saw."""
+    entries, counter, gate = _draw(data, 2), _Counter(), threading.Event()
+
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(gate.wait, 20)
+        source = prepare(
+            _maker(data),
+            counter.trunk,
+            _jobs(entries, 0, 1, 2),
+            cache_root=cache,
+            limit_bytes=LIMIT,
+            beside=beside,
+        )
+        source.stop()
+        gate.set()
+
+    assert counter.chunks == 2
+    assert not source.kept
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs signals of POSIX")
 def test_a_signal_ends_the_wait_for_features(data: Path, cache: Path) -> None:
     """Ctrl-C while a view is still being computed."""
     entries, gate = _draw(data, 2), threading.Event()
 
     with ThreadPoolExecutor(1) as beside, watch_signals():
-        beside.submit(gate.wait)
+        beside.submit(gate.wait, 20)
         source = prepare(
             _maker(data),
             _Counter().trunk,
