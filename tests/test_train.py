@@ -10,6 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -750,7 +751,8 @@ def test_an_error_leaves_what_was_to_be_done_beside() -> None:
     """Nobody waits for views and networks that a failed training does not need."""
     from mnv2tl import train as module
 
-    begun, futures = threading.Event(), []
+    begun = threading.Event()
+    futures: list[Future[None]] = []
 
     def work() -> None:
         begun.set()
