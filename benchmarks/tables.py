@@ -112,12 +112,13 @@ def end_to_end_table(found: Sequence[dict[str, Any]]) -> str:
             f"{result['ratio']:.1f}x",
             f"{result['floor_seconds']:.1f} s",
             str(result["repeats"]),
+            f"{result['machine']['processor']}, {result['date']}",
         )
         for result in found
     ]
     head = (
         *("data", "backend", "classic script", "accuracy", "mnv2tl train", "accuracy"),
-        *("classic / mnv2tl", "floor", "runs of each"),
+        *("classic / mnv2tl", "floor", "runs of each", "processor, date"),
     )
     return f"{markdown(head, rows)}\n\n{origin(with_all_versions(found))}"
 

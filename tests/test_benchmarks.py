@@ -212,7 +212,10 @@ def test_tables_are_filled_between_their_markers() -> None:
 
     assert filled.startswith("before\n<!-- begin end-to-end -->\n")
     assert filled.endswith("<!-- end end-to-end -->\nafter\n")
-    assert "| stamps | jax | 100.0 s | 80.0 % | 20.0 s | 90.0 % | 5.0x | 12.5 s | 3 |" in filled
+    assert (
+        "| stamps | jax | 100.0 s | 80.0 % | 20.0 s | 90.0 % | 5.0x | 12.5 s | 3 | P, 2025-01-01 |"
+        in filled
+    )
     assert "old" not in filled
     assert fill_tables(filled, results) == filled
 
@@ -475,6 +478,15 @@ def test_the_table_of_speeds_says_what_was_asked_and_missed() -> None:
     assert "| 12.5 s | 100.0 s | 8.0x (5.0x to 10.0x) | at least 20x: missed |" in lines[2]
     assert "| 130 ms | 10 ms | 120 ms (120 to 120) | at most 150 ms more |" in lines[3]
     assert lines[5].startswith("2025-01-01, 2 cores of P")
+
+
+def test_the_table_of_speeds_names_a_processor_that_others_do_not_have() -> None:
+    """Times of two machines would otherwise stand below each other as if they were of one."""
+    other = _speeds() | {"machine": {"cores": 2, "processor": "Q"}}
+
+    lines = speed_table([_speeds(), _speeds(), other]).splitlines()
+
+    assert [", Q | z |" in line for line in lines if "train `x`" in line] == [False, False, True]
 
 
 def test_the_table_of_speeds_names_the_floor() -> None:

@@ -24,7 +24,7 @@ def speed_table(found: Sequence[dict[str, Any]]) -> str:
     Raises:
         ValueError: No file has a bar.
     """
-    bars = list_bars(found)
+    bars = list_bars(_name_processors(found))
     if not bars:
         raise ValueError("no result file has bars: run the benchmarks anew")
     dates = sorted({result["date"] for result in found if result.get("bars")})
@@ -32,6 +32,23 @@ def speed_table(found: Sequence[dict[str, Any]]) -> str:
     below = [_floor_line(result["floor"]) for result in found if "floor" in result]
     below.append(origin(whole | {"date": ", ".join(dates)}))
     return f"{_show_bars(bars)}\n\n{' '.join(below)}"
+
+
+def _name_processors(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the results; where a processor is not that of most, its bars say so."""
+    processors = [result["machine"]["processor"] for result in found]
+    usual = max(processors, key=processors.count)
+    return [
+        result
+        if processor == usual
+        else result
+        | {
+            "bars": [
+                bar | {"what": f"{bar['what']}, {processor}"} for bar in result.get("bars", ())
+            ]
+        }
+        for result, processor in zip(found, processors, strict=True)
+    ]
 
 
 def gpu_table(found: Sequence[dict[str, Any]]) -> str:
