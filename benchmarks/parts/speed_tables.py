@@ -14,8 +14,17 @@ _DIGITS = {"s": 2, "ms": 0, "ms/image": 1, "images/s": 0}
 
 
 def list_bars(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the bars of all result files, in their order; older files have none."""
-    return [bar for result in found for bar in result.get("bars", ())]
+    """Return the bars of all result files, in their order; older files have none.
+
+    Those of a processor that is not that of most files name it.
+    """
+    processors = [result["machine"]["processor"] for result in found]
+    usual = max(processors, key=processors.count, default=None)
+    bars = []
+    for result, processor in zip(found, processors, strict=True):
+        more = "" if processor == usual else f", {processor}"
+        bars += [bar | {"what": bar["what"] + more} for bar in result.get("bars", ())]
+    return bars
 
 
 def speed_table(found: Sequence[dict[str, Any]]) -> str:
@@ -24,7 +33,7 @@ def speed_table(found: Sequence[dict[str, Any]]) -> str:
     Raises:
         ValueError: No file has a bar.
     """
-    bars = list_bars(_name_processors(found))
+    bars = list_bars(found)
     if not bars:
         raise ValueError("no result file has bars: run the benchmarks anew")
     dates = sorted({result["date"] for result in found if result.get("bars")})
@@ -32,23 +41,6 @@ def speed_table(found: Sequence[dict[str, Any]]) -> str:
     below = [_floor_line(result["floor"]) for result in found if "floor" in result]
     below.append(origin(whole | {"date": ", ".join(dates)}))
     return f"{_show_bars(bars)}\n\n{' '.join(below)}"
-
-
-def _name_processors(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the results; where a processor is not that of most, its bars say so."""
-    processors = [result["machine"]["processor"] for result in found]
-    usual = max(processors, key=processors.count)
-    return [
-        result
-        if processor == usual
-        else result
-        | {
-            "bars": [
-                bar | {"what": f"{bar['what']}, {processor}"} for bar in result.get("bars", ())
-            ]
-        }
-        for result, processor in zip(found, processors, strict=True)
-    ]
 
 
 def gpu_table(found: Sequence[dict[str, Any]]) -> str:
