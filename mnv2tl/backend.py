@@ -59,11 +59,10 @@ def use_backend(name: str) -> None:
         MachineError: Keras or the backend is not installed (E508).
         RuntimeError: Keras is already imported with another backend.
     """
+    _require("keras", extra=name)
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
         raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
-    for package in ("keras", name):
-        if importlib.util.find_spec(package) is None:
-            raise MachineError("E508", f"{package} is not installed", fix=install_extra(name))
+    _require(name, extra=name)
     os.environ["KERAS_BACKEND"] = name
     spare_collector()
     if name == "jax":
@@ -79,6 +78,11 @@ def use_backend(name: str) -> None:
         importlib.import_module("keras")
     if name == "tensorflow":
         sys.modules[name].config.experimental.enable_tensor_float_32_execution(False)
+
+
+def _require(package: str, *, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise MachineError("E508", f"{package} is not installed", fix=install_extra(extra))
 
 
 @contextlib.contextmanager
