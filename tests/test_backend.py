@@ -202,7 +202,11 @@ import tensorflow
 print(tensorflow.config.experimental.tensor_float_32_execution_enabled())
 """
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    variables = os.environ | {"KERAS_BACKEND": "tensorflow"}  # TensorFlow imports Keras
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True
+    )
 
     assert done.stdout.strip() == "False", done.stderr
 
