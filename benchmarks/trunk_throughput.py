@@ -37,8 +37,9 @@ from benchmarks.parts.timing import (
     time_in_turn,
 )
 from mnv2tl.data.augment import PRESETS
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entry
 from mnv2tl.data.views import PLAIN, ViewMaker
+from mnv2tl.feature_jobs import Jobs
 from mnv2tl.features import FeatureSource, prepare
 from mnv2tl.mobilenet import INPUT, cut_at, list_layers
 from mnv2tl.onnx_graph import write_trunk
@@ -108,7 +109,7 @@ def compute_features(trunk: Trunk, pixels: Pixels) -> FeatureSource:
     maker = DecodedPictures(
         root=Path(), image_px=IMAGE_PX, augment=PRESETS["none"], seed=0, pixels=pixels
     )
-    jobs = [(entry, (PLAIN,)) for entry in list_entries(len(pixels))]
+    jobs = Jobs((list_entries(len(pixels)), (PLAIN,)))
     with tempfile.TemporaryDirectory() as made:
         return prepare(maker, trunk, jobs, cache_root=Path(made), limit_bytes=10**10)
 

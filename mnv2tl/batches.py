@@ -6,20 +6,20 @@ run gets those of an uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl.config import TrainConfig
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entries
 from mnv2tl.data.views import PLAIN
 from mnv2tl.features import FeatureSource
 
 
 def batches_of_epoch(
     source: FeatureSource,
-    entries: Sequence[Entry],
+    entries: Entries,
     config: TrainConfig,
     epoch: int,
     class_weights: NDArray[np.float32],
@@ -38,12 +38,12 @@ def batches_of_epoch(
         epoch: Which one, counted from 0.
         class_weights: Weight of each class's images in the loss, shape (classes,).
     """
-    ordered = [entries[i] for i in order_of_epoch(config.seed, epoch, len(entries))]
+    ordered = entries.take(order_of_epoch(config.seed, epoch, len(entries)))
     view = view_of_epoch(config, epoch)
     rows = min(config.batch_size, len(ordered))
     for start in range(0, len(ordered), config.batch_size):
         batch = ordered[start : start + config.batch_size]
-        labels = [entry.label for entry in batch]
+        labels = list(batch.labels())
         targets = np.eye(len(class_weights), dtype=np.float32)[labels]
         arrays = source.read(batch, view), targets, class_weights[labels]
         is_whole = len(batch) == rows or config.batch_norm == "train"
@@ -79,11 +79,9 @@ def views_of_phases(config: TrainConfig) -> tuple[int, ...]:
     return tuple(sorted({view_of_epoch(config, epoch) for epoch in range(config.all_epochs)}))
 
 
-def weigh_classes(
-    entries: Sequence[Entry], config: TrainConfig, *, classes: int
-) -> NDArray[np.float32]:
+def weigh_classes(entries: Entries, config: TrainConfig, *, classes: int) -> NDArray[np.float32]:
     """Return the weight of each class's images in the loss, shape (classes,)."""
     if config.class_weights == "none":
         return np.ones(classes, np.float32)
-    counts = np.bincount([entry.label for entry in entries], minlength=classes)
+    counts = np.bincount(list(entries.labels()), minlength=classes)
     return (len(entries) / (classes * np.maximum(counts, 1))).astype(np.float32)

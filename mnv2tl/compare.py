@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mnv2tl.checkpoint import Run
-from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.entries import Entry
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.errors import ArtifactError, DataError, show
 from mnv2tl.paired import difference_interval, holm, mcnemar
 from mnv2tl.report.answers import Network, predict

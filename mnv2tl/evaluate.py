@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from mnv2tl.backend import on_processor
 from mnv2tl.checkpoint import Run
 from mnv2tl.data.augment import PRESETS
+from mnv2tl.data.entries import Entry
 from mnv2tl.data.images import UnreadableImageError
-from mnv2tl.data.manifest import Entry
 from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, show
 from mnv2tl.keras_model import Arrays, build_model, set_arrays

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2tl.data.entries import Entry
 from mnv2tl.data.images import UnreadableImageError
-from mnv2tl.data.manifest import Entry
 from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, MachineError, ResultError
 from mnv2tl.feature_cache import Features, FeatureSpace, make_room
+from mnv2tl.feature_jobs import Chosen, Job, choose
 from mnv2tl.interrupts import raise_pending
-from mnv2tl.key_table import Keys, encode_keys
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import Trunk
@@ -39,9 +39,6 @@ _KEPT_BYTES = 128_000_000
 _MOST_WAITING = 25
 """Views of an image that may follow one by one: each makes a pack of its own."""
 _SIGNAL_SECONDS = 0.1
-
-Job = tuple[Entry, tuple[int, ...]]
-"""An image and the views of it that are asked for."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,8 +136,8 @@ def prepare(
         dtype=_dtype(trunk),
         wanted=(maker.key(entry, view) for entry, views in jobs for view in views),
     )
-    todo = _choose(maker, jobs, space.rows.first_unknown)
-    count = sum(len(views) for _, views in todo)
+    todo = choose(maker, jobs, space.rows.first_unknown)
+    count = todo.count_views()
     need_bytes = count * int(np.prod(space.shape)) * space.dtype.itemsize
     source = FeatureSource(maker=maker, trunk=trunk, space=space)
     if not count:
@@ -157,7 +154,7 @@ def prepare(
         _compute_all(source, space, jobs)
         return source
     source.kept = {}
-    unknown = _choose(maker, jobs, space.rows.lacks)
+    unknown = choose(maker, jobs, space.rows.lacks)
     _compute_all(source, space, [(entry, views[:1]) for entry, views in unknown])
     rest = [(entry, views) for entry, views in unknown if entry.sha256 in source.kept]
     for view in dict.fromkeys(view for _, views in rest for view in views[1:]):
@@ -167,9 +164,9 @@ def prepare(
     return source
 
 
-def _is_fit_to_wait(maker: ViewMaker, trunk: Trunk, todo: Sequence[Job]) -> bool:
+def _is_fit_to_wait(maker: ViewMaker, trunk: Trunk, todo: Chosen) -> bool:
     """Tell whether views are left to be computed beside a training, and may be."""
-    most = max(len(views) for _, views in todo)
+    most = todo.most_views()
     kept_bytes = len(todo) * 3 * maker.image_px**2
     is_small = kept_bytes <= _KEPT_BYTES and most <= _MOST_WAITING
     return most > 1 and is_small and trunk.runtime == "onnxruntime"
@@ -182,13 +179,13 @@ def _compute_all(
     if source.space is None:
         return
     maker = source.maker
-    todo = _choose(maker, jobs, space.rows.first_unknown)
+    todo = choose(maker, jobs, space.rows.first_unknown)
     try:
         while todo:
             _fill(source, space, todo, is_shown=is_shown)
             # Of equal files, one that can be read stands in for one that was lost.
-            left = [job for job in jobs if job[0].path not in source.lost]
-            todo = _choose(maker, left, space.rows.first_unknown)
+            left = [job for job in jobs if job[0].path not in source.lost] if source.lost else jobs
+            todo = choose(maker, left, space.rows.first_unknown)
     except MachineError as error:
         if error.code == "E505":  # to compute them each time takes no less memory
             raise
@@ -196,26 +193,9 @@ def _compute_all(
         source.space = None
 
 
-def _choose(
-    maker: ViewMaker, jobs: Sequence[Job], is_chosen: Callable[[Keys], NDArray[np.bool_]]
-) -> list[Job]:
-    """Return jobs with those of their views whose keys are chosen, without jobs of none."""
-    keys = encode_keys(maker.key(entry, view) for entry, views in jobs for view in views)
-    chosen = iter(is_chosen(keys))
-    todo = []
-    for job in jobs:
-        entry, views = job
-        new = tuple(view for view in views if next(chosen))
-        if new:
-            todo.append(job if len(new) == len(views) else (entry, new))
-    return todo
-
-
-def _fill(
-    source: FeatureSource, space: FeatureSpace, todo: Sequence[Job], *, is_shown: bool
-) -> None:
+def _fill(source: FeatureSource, space: FeatureSpace, todo: Chosen, *, is_shown: bool) -> None:
     """Compute views, and write what could be read of them."""
-    count = sum(len(views) for _, views in todo)
+    count = todo.count_views()
     pack = _PackWriter(space, count)
     compute = functools.partial(_compute, source)
     groups = _group(todo, source.trunk.chunk_images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from mnv2tl import checkpoint, store, weight_file
 from mnv2tl.checkpoint import Run, full_shapes, load_run
 from mnv2tl.config import TrainConfig
-from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.entries import Entry
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import ResultError
 from mnv2tl.evaluate import Evaluation, ask, build_whole, evaluate_files
@@ -198,7 +200,7 @@ def _evaluate_file(
     )
 
 
-def sample_val(manifest: Manifest) -> tuple[Entry, ...]:
+def sample_val(manifest: Manifest) -> Sequence[Entry]:
     """Return at most `SELF_CHECK_IMAGES` validation images, drawn by hash from all classes."""
     val = manifest.of_split("val")
     if len(val) <= SELF_CHECK_IMAGES:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mnv2tl.backend import training_precision
 from mnv2tl.batches import batches_of_epoch, weigh_classes
 from mnv2tl.config import TrainConfig
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.views import PLAIN
 from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.features import FeatureSource
@@ -53,9 +53,9 @@ class Phase:
 class Split:
     """Images of the training and validation split."""
 
-    train: tuple[Entry, ...]
+    train: Entries
     """Images to learn from."""
-    val: tuple[Entry, ...]
+    val: Entries
     """Images to choose the best epoch by."""
 
 

@@ -157,7 +157,9 @@ def leave_out(manifest: Manifest, lost: tuple[LeftOut, ...], config: TrainConfig
     paths = {each.path for each in lost}
     smaller = dataclasses.replace(
         manifest,
-        entries=tuple(entry for entry in manifest.entries if entry.path not in paths),
+        entries=manifest.entries.take(
+            number for number, path in enumerate(manifest.entries.paths()) if path not in paths
+        ),
         left_out=tuple(sorted((*manifest.left_out, *lost), key=lambda each: each.path)),
     )
     check_share(smaller, config.scan.max_bad, manifest.root)

@@ -31,6 +31,7 @@ from mnv2tl.data.manifest import LeftOut, Manifest
 from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.epoch_report import report_epoch
 from mnv2tl.errors import InterruptError, show
+from mnv2tl.feature_jobs import Jobs
 from mnv2tl.features import FeatureSource, prepare
 from mnv2tl.finish import Networks, Outcome, describe_trainable, finish, open_networks
 from mnv2tl.interrupts import raise_pending, watch_signals
@@ -280,8 +281,7 @@ def _read_features(
         beside: Computes most of the views while the caller goes on, see `prepare`.
     """
     config, manifest = training.config, training.manifest
-    jobs = [(entry, views) for entry in manifest.of_split("train")]
-    jobs += [(entry, (PLAIN,)) for entry in manifest.of_split("val")]
+    jobs = Jobs((manifest.of_split("train"), views), (manifest.of_split("val"), (PLAIN,)))
     trunk = open_trunk(
         training.layers[: cut_at(training.layers, phase.trainable_layers)],
         training.arrays,
@@ -289,7 +289,7 @@ def _read_features(
         runtime=choose_runtime(
             config.trunk_runtime,
             has_gpu=backend.has_gpu(keras.backend.backend()),
-            views=sum(len(each) for _, each in jobs),
+            views=jobs.count_views(),
         ),
         image_px=config.image_px,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from mnv2tl import store
 from mnv2tl.checkpoint import Run, load_run
+from mnv2tl.data.entries import Entries
 from mnv2tl.data.manifest import LeftOut, Manifest
 
 CLASS_NAMES = (
@@ -52,7 +53,7 @@ def rename(run: Run, folder: Path) -> Run:
         manifest,
         root=folder / "data",
         class_names=CLASS_NAMES,
-        entries=tuple(entries),
+        entries=Entries(entries),
         left_out=(LeftOut(path="<b>bad</b>\udcff.gif", code="truncated", reason="<i>cut</i>"),),
         duplicates=((first.path, second.path),),
         near_duplicates={

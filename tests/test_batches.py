@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mnv2tl.config import TrainConfig
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.views import PLAIN
 
 pytest.importorskip("keras")
@@ -67,10 +67,10 @@ def test_without_augmentation_there_is_the_plain_view_only() -> None:
 def test_balanced_weights_make_every_class_count_alike() -> None:
     """Weight times number of images is the same for all classes, and the mean weight is 1."""
     labels = [0] * 6 + [1] * 3 + [2]
-    entries = [
+    entries = Entries(
         Entry(path=f"{i}", label=label, split="train", sha256="", bytes=1, width=1, height=1)
         for i, label in enumerate(labels)
-    ]
+    )
 
     weights = weigh_classes(entries, _config(class_weights="balanced"), classes=3)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mnv2tl import checkpoint
 from mnv2tl.checkpoint import full_shapes, git_state, load_run, write_history
+from mnv2tl.data.entries import Entries
 from mnv2tl.data.manifest import Manifest
 from mnv2tl.errors import ArtifactError, MachineError
 from mnv2tl.mobilenet import array_shapes, layer_array_shapes, list_layers
@@ -75,7 +76,7 @@ def _write_info(folder: Path, **changed: Any) -> None:
 def test_a_run_gives_back_what_was_written(tmp_path: Path) -> None:
     """Names, history, state and manifest of a run folder."""
     _write_info(tmp_path)
-    Manifest(root=tmp_path, class_names=CLASSES, entries=()).save(tmp_path / "manifest.json")
+    Manifest(root=tmp_path, class_names=CLASSES, entries=Entries()).save(tmp_path / "manifest.json")
 
     run = load_run(tmp_path)
 

@@ -17,6 +17,7 @@ from mnv2tl import store
 from mnv2tl.checkpoint import Run
 from mnv2tl.cli import main
 from mnv2tl.compare import Pair, compare_runs
+from mnv2tl.data.entries import Entries
 from mnv2tl.data.manifest import Manifest
 from mnv2tl.errors import ArtifactError, DataError
 from mnv2tl.report.answers import Network, ask
@@ -62,7 +63,7 @@ def _move(manifest: Manifest, paths: set[str], **changes: Any) -> Manifest:
         dataclasses.replace(entry, **changes) if entry.path in paths else entry
         for entry in manifest.entries
     )
-    return dataclasses.replace(manifest, entries=tuple(entries))
+    return dataclasses.replace(manifest, entries=Entries(entries))
 
 
 def test_pairs_are_counted_as_the_report_answers(trained_run: Run, other: Run) -> None:

@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from mnv2tl import store
 from mnv2tl.checkpoint import Run
 from mnv2tl.cli import main
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entry
 from mnv2tl.errors import ArtifactError, DataError, ExistsError, Mnv2tlError, ResultError
 from mnv2tl_export import export, onnx_model
 from mnv2tl_export.classifier import Classifier

@@ -20,11 +20,12 @@ from PIL import Image
 
 from mnv2tl import features as features_module
 from mnv2tl.data.augment import PRESETS
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entry
 from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.errors import DataError, InterruptError, MachineError, ResultError
 from mnv2tl.feature_cache import list_packs
-from mnv2tl.features import FeatureSource, Job, prepare
+from mnv2tl.feature_jobs import Job
+from mnv2tl.features import FeatureSource, prepare
 from mnv2tl.interrupts import watch_signals
 from mnv2tl.mobilenet import Layer, layer_array_shapes, list_layers
 from mnv2tl.store import sha256_file

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mnv2tl.data.manifest import Entry, LeftOut, Manifest, changes
+from mnv2tl.data.entries import Entries, Entry
+from mnv2tl.data.manifest import LeftOut, Manifest, changes
 from mnv2tl.errors import ArtifactError, DataError
 from mnv2tl.store import sha256_json
 
@@ -30,7 +31,9 @@ def manifest(**values: Any) -> Manifest:
     defaults: dict[str, Any] = {
         "root": Path("/data"),
         "class_names": ("cats", "dogs"),
-        "entries": (entry("cats/caf\udce9.jpg"), entry("dogs/1.png", label=1, split="val")),
+        "entries": Entries(
+            [entry("cats/caf\udce9.jpg"), entry("dogs/1.png", label=1, split="val")]
+        ),
         "left_out": (LeftOut(path="cats/x.jpg", code="truncated", reason="ends early"),),
         "duplicates": (("cats/a.jpg", "cats/b.jpg"),),
         "near_duplicates": {"bits": 2, "pairs": 0, "examples": [["a", "b", 1]]},
@@ -56,8 +59,8 @@ def test_hash_is_of_the_images_not_of_the_place() -> None:
     first, second = here.entries
 
     assert replace(here, root=Path("/elsewhere")).sha256 == here.sha256
-    assert replace(here, entries=(first, replace(second, split="train"))).sha256 != here.sha256
-    assert replace(here, entries=(first, replace(second, sha256="0" * 64))).sha256 != here.sha256
+    for changed in (replace(second, split="train"), replace(second, sha256="0" * 64)):
+        assert replace(here, entries=Entries([first, changed])).sha256 != here.sha256
     assert replace(here, class_names=("cats", "wolves")).sha256 != here.sha256
 
 
@@ -66,7 +69,7 @@ def test_entries_of_a_split_and_their_files() -> None:
     here = manifest()
 
     assert [each.path for each in here.of_split("val")] == ["dogs/1.png"]
-    assert here.of_split("test") == ()
+    assert not here.of_split("test")
     assert here.path_of(here.entries[1]) == Path("/data/dogs/1.png")
     assert here.counts() == [{"train": 1, "val": 0, "test": 0}, {"train": 0, "val": 1, "test": 0}]
     with pytest.raises(ValueError, match="split must be one of"):
@@ -138,22 +141,26 @@ def test_changes_are_counted_by_path() -> None:
     """Bytes, class and split of a path count; the index of its class does not."""
     old = manifest(
         class_names=("cats", "dogs"),
-        entries=(
-            entry("a/1"),
-            entry("b/1"),
-            entry("c/1"),
-            entry("d/1", label=1),
-            entry("e/1", label=1),
+        entries=Entries(
+            [
+                entry("a/1"),
+                entry("b/1"),
+                entry("c/1"),
+                entry("d/1", label=1),
+                entry("e/1", label=1),
+            ]
         ),
     )
     new = manifest(
         class_names=("ants", "cats", "dogs"),
-        entries=(
-            entry("a/1", label=1),
-            entry("c/1", label=1, sha256="0" * 64),
-            entry("d/1", label=2, split="val"),
-            entry("e/1", label=1),
-            entry("f/1"),
+        entries=Entries(
+            [
+                entry("a/1", label=1),
+                entry("c/1", label=1, sha256="0" * 64),
+                entry("d/1", label=2, split="val"),
+                entry("e/1", label=1),
+                entry("f/1"),
+            ]
         ),
     )
 
@@ -176,7 +183,7 @@ def test_hash_is_that_of_the_whole_json(count: int) -> None:
         )
         for number in range(count)
     )
-    manifest = Manifest(root=Path("/data"), class_names=("]}", "\u00e9"), entries=entries)
+    manifest = Manifest(root=Path("/data"), class_names=("]}", "\u00e9"), entries=Entries(entries))
 
     value = {"class_names": ["]}", "\u00e9"], "entries": [asdict(each) for each in entries]}
     assert manifest.sha256 == sha256_json(value)

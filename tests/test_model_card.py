@@ -19,7 +19,8 @@ from markdown_it import MarkdownIt
 
 from mnv2tl import store
 from mnv2tl.checkpoint import Run
-from mnv2tl.data.manifest import Entry, LeftOut, Manifest
+from mnv2tl.data.entries import Entries, Entry
+from mnv2tl.data.manifest import LeftOut, Manifest
 from mnv2tl.data.split import SPLITS, Split
 from mnv2tl_export.model_card import Subject, write_model_card
 from mnv2tl_export.parity import Parity
@@ -54,8 +55,10 @@ def _manifest(class_names: tuple[str, ...], **changes: Any) -> Manifest:
         for label in range(len(class_names))
         for number, split in enumerate(splits)
     ]
-    manifest = Manifest(root=Path("/home/somebody/stamps"), class_names=class_names, entries=())
-    return dataclasses.replace(manifest, entries=tuple(entries), **changes)
+    manifest = Manifest(
+        root=Path("/home/somebody/stamps"), class_names=class_names, entries=Entries()
+    )
+    return dataclasses.replace(manifest, entries=Entries(entries), **changes)
 
 
 def _subject(class_names: tuple[str, ...] = ("cat", "dog", "owl"), **changes: Any) -> Subject:
@@ -245,7 +248,8 @@ def test_limits_are_those_of_the_data() -> None:
     """Few pictures, no test split, and what the validation pictures chose."""
     manifest = _manifest(("cat", "dog", "owl"))
     tested = dataclasses.replace(
-        manifest, entries=(*manifest.entries, *(_entry(90 + n, 0, "test") for n in range(2)))
+        manifest,
+        entries=Entries([*manifest.entries, *(_entry(90 + n, 0, "test") for n in range(2))]),
     )
 
     without, with_test = _write(_subject()), _write(_subject(manifest=tested), passed=(True, False))
@@ -272,7 +276,7 @@ def test_small_figures_are_numbers() -> None:
     """YAML 1.1 takes 5e-05 for a text."""
     logits = np.zeros((20_000, 3), np.float32)
     logits[:, 1] = 1
-    entries = (_entry(0, 1, "val"), *(_entry(number, 0, "val") for number in range(1, 20_000)))
+    entries = Entries([_entry(0, 1, "val"), *(_entry(n, 0, "val") for n in range(1, 20_000))])
     manifest = dataclasses.replace(_manifest(("cat", "dog", "owl")), entries=entries)
 
     head = _read_head(_write(_subject(manifest=manifest, logits=logits)))

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mnv2tl.config import TrainConfig
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.feature_cache import FeatureSpace
@@ -65,9 +65,9 @@ def _config(**changed: Any) -> TrainConfig:
     return TrainConfig(data=Path("data"), out=Path("run"), **values | changed)
 
 
-def _entries(count: int, split: str) -> tuple[Entry, ...]:
+def _entries(count: int, split: str) -> Entries:
     """Return images of classes 0, 0, 1, 2, 0, 0, 1, 2, ...: the first class is twice as large."""
-    return tuple(
+    return Entries(
         Entry(
             path=f"{split}/{number}.png",
             label=(0, 0, 1, 2)[number % 4],
@@ -268,7 +268,7 @@ def test_build_head_holds_the_layers_behind_the_cut(
 def test_predict_logits_does_not_depend_on_how_many_are_asked_for(tmp_path: Path) -> None:
     """130 images in three padded batches, or one at a time: the same bits."""
     config = _config()
-    split = Split(train=(), val=_entries(130, "val"))
+    split = Split(train=Entries(), val=_entries(130, "val"))
     source = _source(tmp_path, config, split=split)
     head = build_head(LAYERS, list_phases(config)[0], config, classes=CLASSES, shape=source.shape)
     set_arrays(head, FIRST_ARRAYS)

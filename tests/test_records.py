@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mnv2tl.data.index_part import Part, Status, merge, pack, pack_status, sizes_of, unpack
+from mnv2tl.data.packed import Texts
 from mnv2tl.data.records import Columns, Record
 
 _RECORDS = [
     Record("ab" * 32, 3, 4, "PNG", ("a", "b"), 2**64 - 1),
     Record(code="vanished", reason="the file is not there"),
-    Record("00" * 32, 2**31 - 1, 1, "JPEG", (), None),
+    Record("01" * 32, 2**31 - 1, 1, "JPEG", (), None),
     Record("cd" * 32, code="damaged", reason="damaged PNG: \u2026"),
     Record("ef" * 32, 5, 6, "JPEG", (), 0),
 ]
@@ -21,7 +22,7 @@ def _part(names: list[str], sizes: list[int], records: list[Record]) -> Part:
     for record in records:
         columns.append(record)
     stats = [pack_status(Status(size, -1, 2**62, 2**64 + 9)) for size in sizes]
-    return Part(names=names, stats=b"".join(stats), columns=columns)
+    return Part(names=Texts(names), stats=b"".join(stats), columns=columns)
 
 
 def test_columns_give_records_back() -> None:
@@ -52,7 +53,7 @@ def test_of_equal_names_the_last_counts() -> None:
 
     whole = merge([first, second])
 
-    assert whole.names == ["a", "b", "d"]
+    assert list(whole.names) == ["a", "b", "d"]
     assert list(sizes_of(bytes(whole.stats))) == [3, 1, 4]
     assert [whole.columns[row] for row in range(3)] == [_RECORDS[2], _RECORDS[0], _RECORDS[3]]
 

@@ -20,7 +20,7 @@ pytest.importorskip("keras")
 from mnv2tl import store
 from mnv2tl.checkpoint import Run
 from mnv2tl.cli import main
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.errors import ArtifactError, DataError
 from mnv2tl.report.write import write_report
 from tests.report_folder import (
@@ -263,7 +263,7 @@ def test_report_judges_trust_on_the_test_split(trained_run: Run, tmp_path: Path)
     manifest = trained_run.manifest
     train = manifest.of_split("train")
     moved = {entry.path for entry in train[::3]}
-    entries = tuple(
+    entries = Entries(
         dataclasses.replace(entry, split="test") if entry.path in moved else entry
         for entry in manifest.entries
     )
@@ -318,7 +318,7 @@ def test_report_of_2000_validation_pictures_stays_small(trained_run: Run, tmp_pa
         )
     shutil.copytree(trained_run.folder, tmp_path / "run")
     manifest = dataclasses.replace(
-        trained_run.manifest, root=tmp_path / "data", entries=tuple(entries)
+        trained_run.manifest, root=tmp_path / "data", entries=Entries(entries)
     )
     run = replace_manifest(tmp_path / "run", manifest)
 

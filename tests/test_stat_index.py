@@ -151,7 +151,7 @@ def test_records_of_files_that_are_gone_are_dropped(root: Path, config: ScanConf
 
     with closing(sqlite3.connect(index_of(config))) as connection:
         rows = connection.execute("SELECT folder, content FROM parts").fetchall()
-    names = {os.fsdecode(folder): unpack(content)[0].names for folder, content in rows}
+    names = {os.fsdecode(folder): list(unpack(content)[0].names) for folder, content in rows}
     assert names == {
         os.fspath(root / "cats"): ["1.png", "2.png", "notes.txt"],
         os.fspath(root / "dogs"): ["0.png", "1.png", "2.png"],

@@ -26,7 +26,7 @@ from mnv2tl import store
 from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.config import TrainConfig
 from mnv2tl.data.augment import AugmentConfig
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entry
 from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.errors import (
     ArtifactError,

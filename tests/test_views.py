@@ -10,8 +10,8 @@ from PIL import Image
 
 from mnv2tl.data import augment, images
 from mnv2tl.data.augment import PRESETS, AugmentConfig
+from mnv2tl.data.entries import Entry
 from mnv2tl.data.images import UnreadableImageError
-from mnv2tl.data.manifest import Entry
 from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.store import sha256_file
 

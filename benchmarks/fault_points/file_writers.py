@@ -20,8 +20,9 @@ from benchmarks.fault_points.sweep import (
 )
 from benchmarks.parts.index_reader import read_index
 from mnv2tl import checkpoint, store
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.index_part import pack_status
-from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.stat_index import Record, StatIndex
 from mnv2tl.feature_cache import FeatureSpace, make_room
 
@@ -89,7 +90,7 @@ def _file_writer(name: str, fill: Callable[[Path, str], object], *, is_first: bo
 
 def make_manifest(piece: str) -> Manifest:
     """Return a small manifest; another piece gives another one."""
-    entries = tuple(
+    entries = Entries(
         Entry(
             path=f"{name}/{number}.png",
             label=label,

@@ -18,8 +18,9 @@ from benchmarks.parts.lossless_jpeg import make_lossless_jpeg
 from benchmarks.parts.record import ROOT
 from mnv2tl import store
 from mnv2tl.checkpoint import load_run
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.images import UnreadableImageError, open_picture
-from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.errors import Mnv2tlError
 from mnv2tl_export.bundle import read_seal
 from mnv2tl_export.onnx_file import read_onnx
@@ -214,7 +215,7 @@ def _judge(load: Callable[[], object]) -> str:
 
 
 def _manifest(place: Path) -> JsonTarget:
-    entries = tuple(
+    entries = Entries(
         Entry(
             path=f"{name}/{number}.png",
             label=label,

@@ -13,9 +13,10 @@ import click
 
 from benchmarks.parts.scan_pictures import CLASSES, name_file
 from mnv2tl.data.augment import PRESETS
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.views import PLAIN, ViewMaker
-from mnv2tl.features import Job, prepare
+from mnv2tl.feature_jobs import Jobs
+from mnv2tl.features import prepare
 from mnv2tl.mobilenet import cut_at, list_layers
 from mnv2tl.progress import set_quiet
 from mnv2tl.store import sha256_file
@@ -26,24 +27,21 @@ TRAINED_LAYERS = 4
 _WARM_UP = 32
 
 
-def list_jobs(folder: Path, count: int) -> list[Job]:
-    """Return the plain view of each of the first pictures; they share it, as in a training."""
-    views = (PLAIN,)
-    return [
-        (
-            Entry(
-                path=name_file(number),
-                label=number % CLASSES,
-                split="train",
-                sha256=sha256_file(folder / name_file(number)),
-                bytes=1,
-                width=1,
-                height=1,
-            ),
-            views,
+def list_jobs(folder: Path, count: int) -> Jobs:
+    """Return the plain view of each of the first pictures, as a training asks for them."""
+    entries = Entries(
+        Entry(
+            path=name_file(number),
+            label=number % CLASSES,
+            split="train",
+            sha256=sha256_file(folder / name_file(number)),
+            bytes=1,
+            width=1,
+            height=1,
         )
         for number in range(count)
-    ]
+    )
+    return Jobs((entries, (PLAIN,)))
 
 
 def measure(folder: Path, count: int, *, image_px: int, weights: str) -> dict[str, Any]:

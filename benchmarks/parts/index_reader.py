@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnv2tl.data.index_part import pack_status
+from mnv2tl.data.packed import Texts
 from mnv2tl.data.stat_index import Record, StatIndex
 
 
@@ -24,7 +25,7 @@ def read_index(
     stats = [file.stat() for file in files] if stats is None else stats
     columns, unknown = index.match(
         os.fspath(files[0].parent),
-        [files[row].name for row in rows],
+        Texts(files[row].name for row in rows),
         b"".join(pack_status(stats[row]) for row in rows),
     )
     found: list[Record | None] = [None] * len(files)

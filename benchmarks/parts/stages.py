@@ -22,8 +22,10 @@ from benchmarks.parts.folds import assign_folds
 from benchmarks.parts.pooled import list_predictions
 from mnv2tl.batches import views_of_phases
 from mnv2tl.config import TrainConfig
+from mnv2tl.data.entries import Entries
 from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.views import PLAIN, ViewMaker
+from mnv2tl.feature_jobs import Jobs
 from mnv2tl.features import FeatureSource, prepare
 from mnv2tl.keras_model import set_arrays
 from mnv2tl.metrics import softmax
@@ -56,7 +58,7 @@ def split_manifests(manifest: Manifest, folds: int) -> list[Manifest]:
     return [
         dataclasses.replace(
             manifest,
-            entries=tuple(
+            entries=Entries(
                 dataclasses.replace(e, split="val" if fold_of[e.sha256] == fold else "train")
                 for e in manifest.entries
             ),
@@ -128,8 +130,7 @@ class Stages:
             root=manifest.root, image_px=config.image_px, augment=config.augment, seed=config.seed
         )
         views = views_of_phases(config)
-        jobs = [(entry, views) for entry in manifest.of_split("train")]
-        jobs += [(entry, (PLAIN,)) for entry in manifest.of_split("val")]
+        jobs = Jobs((manifest.of_split("train"), views), (manifest.of_split("val"), (PLAIN,)))
         limit = int(config.cache_limit_gb * 1e9)
         return prepare(maker, self.trunks[cut], jobs, cache_root=self.cache_root, limit_bytes=limit)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mnv2tl import store
 from mnv2tl.data import images
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entry
 from mnv2tl.data.split import SPLITS, Split
 from mnv2tl.errors import ArtifactError, DataError
 from mnv2tl.memory import explain_shortage

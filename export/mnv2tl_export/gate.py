@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mnv2tl import store
 from mnv2tl.data import images
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entry
 from mnv2tl.errors import DataError
 from mnv2tl.metrics import softmax
 from mnv2tl.parallel import map_ordered

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entry
 from mnv2tl.errors import ResultError
 from mnv2tl.metrics import top1_accuracy, wilson_interval
 from mnv2tl_export.golden import SelfTest

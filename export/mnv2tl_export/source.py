@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from mnv2tl import store
 from mnv2tl.backend import list_versions
 from mnv2tl.checkpoint import Run
 from mnv2tl.data import images
-from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.entries import Entry
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.split import Split
 from mnv2tl.errors import DataError
 from mnv2tl.evaluate import open_model
@@ -153,7 +154,7 @@ def open_source(run: Run, *, data: Path | None = None, with_temperature: bool = 
     )
 
 
-def _spread(entries: tuple[Entry, ...], count: int) -> tuple[Entry, ...]:
+def _spread(entries: Sequence[Entry], count: int) -> tuple[Entry, ...]:
     """Return so many images, one of each class in turn, in the order of their hashes."""
     by_class: dict[int, list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.sha256):

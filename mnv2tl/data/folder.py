@@ -22,6 +22,7 @@ from typing import NamedTuple
 from mnv2tl.data.collector import pause_collector
 from mnv2tl.data.index_part import STATUS_BYTES
 from mnv2tl.data.manifest import LeftOut
+from mnv2tl.data.packed import Texts
 from mnv2tl.data.split import Split
 from mnv2tl.data.walker import Node, Walker, scan_folder
 from mnv2tl.errors import DataError, show
@@ -47,7 +48,7 @@ class Group:
     class_name: str
     split: Split | None
     """Where a split is taken as found; None where the rule decides."""
-    names: list[str]
+    names: Texts
     """Sorted."""
     stats: bytes
     """A packed status of each; see `index_part`."""
@@ -213,7 +214,7 @@ def _make_group(root: str, place: _Place, names: list[str], stats: list[bytes]) 
         prefix=relative_path(os.path.join(place.folder, "x"), root)[:-1],
         class_name=place.class_name,
         split=place.split,
-        names=names,
+        names=Texts(names),
         stats=b"".join(stats),
     )
 

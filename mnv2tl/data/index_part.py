@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+from mnv2tl.data.packed import SHA256_BYTES, Digests, Texts
 from mnv2tl.data.records import Columns, make_kind
 
 _HEADER = struct.Struct("<QQQ")  # files, bytes of their names, bytes of JSON
@@ -19,7 +20,6 @@ _STATUS = struct.Struct("<QqqQ")
 STATUS_BYTES = _STATUS.size
 _INODE_BITS = 2**64 - 1  # some file systems of Windows have more
 _LATEST_NS = 2**63 - 1  # in April 2262; file systems know later times
-_SHA256_BYTES = 32
 
 
 class Status(NamedTuple):
@@ -61,7 +61,7 @@ def sizes_of(stats: bytes) -> Sequence[int]:
 class Part:
     """Some files of one folder."""
 
-    names: list[str] = field(default_factory=list)
+    names: Texts = field(default_factory=Texts)
     """Within the folder."""
     stats: bytes | bytearray = b""
     """A packed status per file."""
@@ -75,7 +75,7 @@ class Part:
     def take(self, rows: Sequence[int]) -> Part:
         """Return some of the files, in the order of `rows`."""
         return Part(
-            names=[self.names[row] for row in rows],
+            names=self.names.take(rows),
             stats=b"".join([self.status(row) for row in rows]),
             columns=self.columns.take(rows),
         )
@@ -86,7 +86,7 @@ def merge(parts: Iterable[Part]) -> Part:
     whole = Part()
     stats = []
     for part in parts:
-        whole.names += part.names
+        whole.names.extend(part.names)
         stats.append(part.stats)
         whole.columns.extend(part.columns)
     whole.stats = b"".join(stats)
@@ -104,22 +104,15 @@ def pack(part: Part, rule: str) -> bytes:
         rule: Names how they were read.
     """
     columns = part.columns
-    names = os.fsencode("\0".join(part.names))
-    hashes = [bytes.fromhex(each).ljust(_SHA256_BYTES, b"\0") for each in columns.sha256]
-    kinds = {
-        (kind, bool(sha256)): None
-        for kind, sha256 in zip(columns.kinds, columns.sha256, strict=True)
-    }
+    names = part.names.joined()
+    kinds = dict.fromkeys(columns.kinds)
     numbers = {kind: number for number, kind in enumerate(kinds)}
-    which = array(
-        "I",
-        [numbers[each] for each in zip(columns.kinds, map(bool, columns.sha256), strict=True)],
-    )
+    which = array("I", map(numbers.__getitem__, columns.kinds))
     texts = json.dumps([rule, list(kinds)]).encode("ascii")
     header = _HEADER.pack(len(part.names), len(names), len(texts))
     numbers_only = (columns.dhashes, columns.widths, columns.heights, which)
     return b"".join(
-        [header, part.stats, *map(_to_bytes, numbers_only), *hashes, names, texts],
+        [header, part.stats, *map(_to_bytes, numbers_only), columns.sha256.content, names, texts],
     )
 
 
@@ -136,22 +129,16 @@ def unpack(content: bytes) -> tuple[Part, str]:
     stats = read(STATUS_BYTES * count)
     dhashes = _to_array("Q", read(8 * count))
     widths, heights, which = (_to_array("I", read(4 * count)) for _ in range(3))
-    hashes = read(_SHA256_BYTES * count).hex()
-    names = os.fsdecode(read(names_bytes)).split("\0") if count else []
+    sha256 = Digests(read(SHA256_BYTES * count))
+    names = Texts.from_joined(read(names_bytes))
     rule, texts = json.loads(read(texts_bytes))
-    kinds = [(make_kind(*kind[:1], tuple(kind[1]), *kind[2:]), sha) for kind, sha in texts]
-    step = 2 * _SHA256_BYTES
-    sha256 = [hashes[start : start + step] for start in range(0, step * count, step)]
-    if not all(has_sha256 for _, has_sha256 in kinds):
-        sha256 = [
-            each if kinds[number][1] else "" for each, number in zip(sha256, which, strict=True)
-        ]
+    kinds = [make_kind(*kind[:1], tuple(kind[1]), *kind[2:]) for kind in texts]
     columns = Columns(
         sha256=sha256,
         widths=widths,
         heights=heights,
         dhashes=dhashes,
-        kinds=[kinds[number][0] for number in which],
+        kinds=list(map(kinds.__getitem__, which)),
     )
     return Part(names=names, stats=stats, columns=columns), rule
 

@@ -10,17 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from mnv2tl.data import near_duplicates
 from mnv2tl.data.collector import pause_collector
+from mnv2tl.data.entries import Entries
 from mnv2tl.data.folder import Group, Listing
-from mnv2tl.data.manifest import Entry, LeftOut, Manifest, make_entries
+from mnv2tl.data.manifest import LeftOut, Manifest
 from mnv2tl.data.records import Columns
 from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.data.scan_warnings import count_warnings
 from mnv2tl.data.split import Split, assign
-from mnv2tl.data.used_images import UsedImages, choose_images, pick
+from mnv2tl.data.used_images import UsedImages, choose_images
 from mnv2tl.errors import DataError, show
 from mnv2tl.progress import show_step
 
@@ -41,12 +41,12 @@ def check_listing(listing: Listing, root: Path, config: ScanConfig) -> None:
 
 
 @pause_collector()
-def judge(listing: Listing, records: Sequence[Columns], root: Path, config: ScanConfig) -> Manifest:
+def judge(listing: Listing, records: list[Columns], root: Path, config: ScanConfig) -> Manifest:
     """Sort the files into used and left out, split the used ones, and gather the warnings.
 
     Args:
         listing: What the folders hold.
-        records: What was read of the files of each group of `listing.groups`.
+        records: What was read of the files of each group of `listing.groups`; emptied.
         root: The folder as the user named it, for messages.
         config: The settings.
 
@@ -60,7 +60,7 @@ def judge(listing: Listing, records: Sequence[Columns], root: Path, config: Scan
     _resolve_empty(judged, listing, root, config)
     splits = _split(judged, listing, root, config)
     class_names = tuple(sorted(set(used.class_names)))
-    repeated = pick(used.records.sha256, used.find_repeated())
+    repeated = used.find_repeated()
     near = _near_duplicates(used, splits, repeated) if config.near_duplicates else {}
     manifest = Manifest(
         root=listing.root,
@@ -77,7 +77,8 @@ def judge(listing: Listing, records: Sequence[Columns], root: Path, config: Scan
             "folders": sorted(listing.folders),
         },
     )
-    facts = count_warnings(listing, used.records.kinds, manifest)
+    leaks = sum(len({splits[row] for row in rows}) > 1 for rows in repeated.values())
+    facts = count_warnings(listing, used.records.kinds, manifest, leaks=leaks)
     return replace(manifest, warnings=(*judged.warnings, *facts))
 
 
@@ -107,30 +108,28 @@ class _Judged:
     warnings: list[str] = field(default_factory=list)
 
 
-def _entries(
-    used: UsedImages, splits: Sequence[Split], class_names: Sequence[str]
-) -> tuple[Entry, ...]:
+def _entries(used: UsedImages, splits: Sequence[Split], class_names: Sequence[str]) -> Entries:
     labels = {name: label for label, name in enumerate(class_names)}
-    # Many sides are equally long; as one object each length they take 32 bytes less each.
-    sides: dict[int, int] = {}
-    columns: dict[str, Iterable[Any]] = {
-        "path": used.paths,
-        "label": [labels[name] for name in used.class_names],
-        "split": splits,
-        "sha256": used.records.sha256,
-        "bytes": used.sizes,
-        "width": map(sides.setdefault, used.records.widths, used.records.widths),
-        "height": map(sides.setdefault, used.records.heights, used.records.heights),
-    }
-    return make_entries(columns, len(used))
+    return Entries.from_columns(
+        paths=used.paths,
+        labels=array("I", map(labels.__getitem__, used.class_names)),
+        splits=splits,
+        sha256=used.records.sha256,
+        sizes=used.sizes,
+        widths=used.records.widths,
+        heights=used.records.heights,
+    )
 
 
 def _resolve_conflicts(judged: _Judged, root: Path, config: ScanConfig) -> None:
     used = judged.used
-    first: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in pick(used.records.sha256, used.find_repeated()):
-        first[used.records.sha256[row]].setdefault(used.class_names[row], used.paths[row])
-    pairs = {sha256: list(each.values())[:2] for sha256, each in first.items() if len(each) > 1}
+    pairs: dict[bytes, list[str]] = {}
+    for sha256, rows in used.find_repeated().items():
+        first: dict[str, str] = {}
+        for row in rows:
+            first.setdefault(used.class_names[row], used.paths[row])
+        if len(first) > 1:
+            pairs[sha256] = list(first.values())[:2]
     if not pairs:
         return
     if config.on_conflict == "stop":
@@ -219,27 +218,28 @@ def _split(judged: _Judged, listing: Listing, root: Path, config: ScanConfig) ->
     val_fraction = 0.0 if "val" in listing.folders else config.val_fraction
     test_fraction = 0.0 if "test" in listing.folders else config.test_fraction
     used, sha256 = judged.used, judged.used.records.sha256
-    hashes: dict[str, set[str]] = defaultdict(set)
-    for class_name, split, each in zip(used.class_names, used.splits, sha256, strict=True):
-        if split in _FOR_TRAINING:
-            hashes[class_name].add(each)
-    tiny = sorted(name for name, each in hashes.items() if len(each) < 2)
-    if tiny and val_fraction > 0:
-        _refuse_or_warn_tiny(tiny, judged, listing, root, config)
-    by_rule = {
-        name: assign(
-            each,
+    of_class: dict[str, array[int]] = defaultdict(lambda: array("Q"))
+    for row, (class_name, found) in enumerate(zip(used.class_names, used.splits, strict=True)):
+        if found in _FOR_TRAINING:
+            of_class[class_name].append(row)
+    splits: list[Split] = [found or "train" for found in used.splits]
+    tiny = []
+    for class_name, rows in of_class.items():  # one at a time, for the sake of memory
+        hashes = sha256.hex_of(rows)
+        by_rule = assign(
+            hashes,
             rule=config.split_rule,
             seed=config.split_seed,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
         )
-        for name, each in hashes.items()
-    }
-    return [
-        by_rule[class_name][each] if split is None or split == "train" else split
-        for class_name, split, each in zip(used.class_names, used.splits, sha256, strict=True)
-    ]
+        if len(by_rule) < 2:
+            tiny.append(class_name)
+        for row, each in zip(rows, hashes, strict=True):
+            splits[row] = by_rule[each]
+    if tiny and val_fraction > 0:
+        _refuse_or_warn_tiny(sorted(tiny), judged, listing, root, config)
+    return splits
 
 
 def _refuse_or_warn_tiny(
@@ -258,32 +258,31 @@ def _refuse_or_warn_tiny(
     )
 
 
-def _duplicates(used: UsedImages, repeated: Iterable[int]) -> tuple[tuple[str, ...], ...]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for row in repeated:
-        groups[used.records.sha256[row]].append(used.paths[row])
-    return tuple(tuple(group) for group in groups.values())
+def _duplicates(
+    used: UsedImages, repeated: Mapping[bytes, Sequence[int]]
+) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(used.paths[row] for row in rows) for rows in repeated.values())
 
 
 def _near_duplicates(
-    used: UsedImages, splits: Sequence[Split], repeated: Sequence[int]
+    used: UsedImages, splits: Sequence[Split], repeated: Mapping[bytes, Sequence[int]]
 ) -> dict[str, object]:
     """Look for near duplicates among the images of unlike bytes.
 
     Args:
         used: The images.
         splits: Of each.
-        repeated: The numbers of those whose bytes another one has too.
+        repeated: The numbers of those whose bytes another one has too, of one content together.
     """
     records = used.records
-    # Backwards, so that of equal bytes the first file stays.
-    first = {records.sha256[row]: row for row in reversed(repeated)}
-    left_out = set(repeated).difference(first.values())
+    left_out = {row for rows in repeated.values() for row in rows[1:]}
     left_out.update(row for row, kind in enumerate(records.kinds) if not kind.has_dhash)
     rows = array("Q", [row for row in range(len(used)) if row not in left_out])
     with show_step("looking for near duplicates"):
-        return near_duplicates.summarise(
-            [used.paths[row] for row in rows],
-            array("Q", [records.dhashes[row] for row in rows]),
-            [splits[row] for row in rows],
+        found = near_duplicates.summarise(
+            array("Q", [records.dhashes[row] for row in rows]), [splits[row] for row in rows]
         )
+    found["examples"] = [
+        [used.paths[rows[a]], used.paths[rows[b]], bits] for a, b, bits in found["examples"]
+    ]
+    return found

@@ -6,18 +6,17 @@ splits, whatever became of the folder since.
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from mnv2tl import store
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.split import SPLITS, Split
 from mnv2tl.errors import ArtifactError, DataError
 
@@ -26,26 +25,10 @@ SCHEMA = 1
 
 _HASHED = 1000
 """Entries whose JSON is in memory at a time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One image that is used."""
-
-    path: str
-    """Relative to the root, with forward slashes; bytes that are not UTF-8 as surrogates."""
-    label: int
-    """Index into the class names."""
-    split: Split
-    """`train`, `val` or `test`."""
-    sha256: str
-    """Of the file's bytes, 64 hexadecimal digits."""
-    bytes: int
-    """Size of the file."""
-    width: int
-    """Pixels, upright (after the EXIF orientation)."""
-    height: int
-    """Pixels, upright."""
+_TYPES = {
+    each.name: {"str": str, "int": int, "Split": str}[str(each.type)] for each in fields(Entry)
+}
+_MOST, _MOST_BYTES = 2**32, 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +51,7 @@ class Manifest:
     """The absolute folder that the paths start from."""
     class_names: tuple[str, ...]
     """Sorted; a label is an index into it."""
-    entries: tuple[Entry, ...]
+    entries: Entries
     """Sorted by path."""
     left_out: tuple[LeftOut, ...] = ()
     """Sorted by path."""
@@ -86,11 +69,11 @@ class Manifest:
         """SHA-256 of class names and entries; moving the whole folder keeps it."""
         return _hash(self.class_names, self.entries)
 
-    def of_split(self, name: Split) -> tuple[Entry, ...]:
+    def of_split(self, name: Split) -> Entries:
         """Return the entries of one split, sorted by path."""
         if name not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {name!r}")
-        return tuple(entry for entry in self.entries if entry.split == name)
+        return self.entries.of_split(name)
 
     def path_of(self, entry: Entry) -> Path:
         """Return the file of an entry."""
@@ -99,17 +82,16 @@ class Manifest:
     def counts(self) -> list[dict[Split, int]]:
         """Return the number of images per split for each class, in the order of the labels."""
         counts: list[dict[Split, int]] = [dict.fromkeys(SPLITS, 0) for _ in self.class_names]
-        for entry in self.entries:
-            counts[entry.label][entry.split] += 1
+        for label, split in zip(self.entries.labels(), self.entries.splits(), strict=True):
+            counts[label][split] += 1
         return counts
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys of `manifest.json`."""
-        # dataclasses.asdict would copy every value of every entry, for several times as long.
         value = {each.name: getattr(self, each.name) for each in fields(self)}
         value["root"] = os.fspath(self.root)
-        value["entries"] = _plain(self.entries)
-        value["left_out"] = _plain(self.left_out)
+        value["entries"] = list(self.entries.to_dicts())
+        value["left_out"] = [asdict(each) for each in self.left_out]
         value["schema"] = SCHEMA
         value["sha256"] = _hash(self.class_names, self.entries)
         return value
@@ -129,7 +111,7 @@ class Manifest:
             manifest = cls(
                 root=Path(value["root"]),
                 class_names=tuple(value["class_names"]),
-                entries=tuple(Entry(**entry) for entry in value["entries"]),
+                entries=Entries(map(_read_entry, value["entries"])),
                 left_out=tuple(LeftOut(**left_out) for left_out in value["left_out"]),
                 duplicates=tuple(tuple(group) for group in value["duplicates"]),
                 near_duplicates=dict(value["near_duplicates"]),
@@ -170,21 +152,6 @@ class Manifest:
             raise ArtifactError(error.code, error.message, path=path, fix=error.fix) from error
 
 
-def make_entries(columns: Mapping[str, Iterable[Any]], count: int) -> tuple[Entry, ...]:
-    """Return entries of whole columns, in a quarter of the time of as many calls of `Entry`.
-
-    Args:
-        columns: Each field of `Entry`, of the right type.
-        count: Length of each.
-    """
-    entries = tuple(map(object.__new__, itertools.repeat(Entry, count)))
-    for each in fields(Entry):
-        # A frozen class forbids assignment by a method of Python; its slots are filled without.
-        fill = map(getattr(Entry, each.name).__set__, entries, columns[each.name])
-        collections.deque(fill, maxlen=0)
-    return entries
-
-
 def changes(
     old: Manifest, new: Manifest
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -194,7 +161,9 @@ def changes(
         The paths that were added, those that were removed, and those whose bytes, class or split
         changed; each sorted.
     """
-    before, after = ({entry.path: _identity(m, entry) for entry in m.entries} for m in (old, new))
+    before, after = (
+        {entry.path: _identity(each, entry) for entry in each.entries} for each in (old, new)
+    )
     return (
         tuple(sorted(after.keys() - before.keys())),
         tuple(sorted(before.keys() - after.keys())),
@@ -202,19 +171,15 @@ def changes(
     )
 
 
-def _plain(items: Sequence[Entry] | Sequence[LeftOut]) -> list[dict[str, Any]]:
-    names = [each.name for each in fields(items[0])] if items else []
-    take = attrgetter(*names) if items else None
-    return [dict(zip(names, take(each), strict=True)) for each in items] if take else []
-
-
-def _hash(class_names: Sequence[str], entries: Sequence[Entry]) -> str:
+def _hash(class_names: Sequence[str], entries: Entries) -> str:
     """Return `store.sha256_json` of both, without the JSON of all entries in memory at once."""
     head = json.dumps({"class_names": class_names, "entries": []}).removesuffix("]}")
     digest = hashlib.sha256(head.encode("ascii"))
-    for first in range(0, len(entries), _HASHED):
-        part = json.dumps(_plain(entries[first : first + _HASHED]), sort_keys=True)[1:-1]
-        digest.update((", " if first else "").encode("ascii") + part.encode("ascii"))
+    values = entries.to_dicts()
+    separator = ""
+    while part := list(itertools.islice(values, _HASHED)):
+        digest.update((separator + json.dumps(part, sort_keys=True)[1:-1]).encode("ascii"))
+        separator = ", "
     digest.update(b"]}")
     return digest.hexdigest()
 
@@ -226,13 +191,21 @@ def _identity(manifest: Manifest, entry: Entry) -> tuple[str, str, str]:
 def _check(manifest: Manifest) -> None:
     if not all(isinstance(name, str) for name in manifest.class_names):
         raise TypeError("class_names must be text")
-    types = {"str": str, "int": int, "Split": str}
-    expected = {each.name: types[str(each.type)] for each in fields(Entry)}
-    for entry in manifest.entries:
-        for name, kind in expected.items():
-            if type(getattr(entry, name)) is not kind:
-                raise TypeError(f"{entry.path!r}: {name} is not {kind.__name__}")
-        if entry.split not in SPLITS or not 0 <= entry.label < len(manifest.class_names):
-            raise ValueError(f"{entry.path!r}: split or label out of range")
-        if len(entry.sha256) != 64 or "\0" in entry.path or PurePosixPath(entry.path).is_absolute():
-            raise ValueError(f"{entry.path!r}: path or hash out of range")
+    if max(manifest.entries.labels(), default=-1) >= len(manifest.class_names):
+        raise ValueError("a label is no index into class_names")
+
+
+def _read_entry(value: Any) -> Entry:
+    """Return an entry of a JSON file, whose types and ranges nobody has checked."""
+    entry = Entry(**value)
+    for name, kind in _TYPES.items():
+        if type(getattr(entry, name)) is not kind:
+            raise TypeError(f"{entry.path!r}: {name} is not {kind.__name__}")
+    sides = (entry.label, entry.width, entry.height)
+    if not all(0 <= each < _MOST for each in sides) or not 0 <= entry.bytes < _MOST_BYTES:
+        raise ValueError(f"{entry.path!r}: a number is out of range")
+    if entry.split not in SPLITS:
+        raise ValueError(f"{entry.path!r}: split out of range")
+    if len(entry.sha256) != 64 or "\0" in entry.path or PurePosixPath(entry.path).is_absolute():
+        raise ValueError(f"{entry.path!r}: path or hash out of range")
+    return entry

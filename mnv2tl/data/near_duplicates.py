@@ -141,18 +141,17 @@ def _has_long_run(keys: NDArray[np.uint64]) -> bool:
     return bool(counts.size and counts.max() > _NEIGHBOURS + 1)
 
 
-def summarise(paths: Sequence[str], hashes: Sequence[int], splits: Sequence[str]) -> dict[str, Any]:
+def summarise(hashes: Sequence[int], splits: Sequence[str]) -> dict[str, Any]:
     """Count near duplicates among images of unlike bytes.
 
     Args:
-        paths: One image per distinct content.
-        hashes: dHash of each, in [0, 2**64).
+        hashes: dHash of one image per distinct content, in [0, 2**64).
         splits: Split of each.
 
     Returns:
         `bits`: the largest difference; `pairs` of images; `across_splits`: how many of them lie in
         two splits, a leak; `complete`: False if the counts are lower bounds; `examples`: at most
-        20 of [path, path, bits], those across splits first.
+        20 of [number, number, bits], those across splits first; an image's number is its place.
     """
     values, which = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
     codes = {name: code for code, name in enumerate(dict.fromkeys(splits))}
@@ -183,7 +182,7 @@ def summarise(paths: Sequence[str], hashes: Sequence[int], splits: Sequence[str]
         "pairs": int(pairs.sum()),
         "across_splits": int(across.sum()),
         "complete": complete,
-        "examples": [[paths[a], paths[b], (hashes[a] ^ hashes[b]).bit_count()] for a, b in first],
+        "examples": [[a, b, (hashes[a] ^ hashes[b]).bit_count()] for a, b in first],
     }
 
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from mnv2tl.data.packed import Digests
+
 
 class Record(NamedTuple):
     """What one reading of a file showed."""
@@ -54,7 +56,7 @@ def make_kind(form: str, notes: tuple[str, ...], code: str, reason: str, has_dha
 class Columns:
     """The records of some files, in the order of their names."""
 
-    sha256: list[str]
+    sha256: Digests
     widths: array[int]
     heights: array[int]
     dhashes: array[int]
@@ -65,7 +67,7 @@ class Columns:
     def make_blank(cls, count: int) -> Self:
         """Return columns of empty records."""
         return cls(
-            sha256=[""] * count,
+            sha256=Digests.blank(count),
             widths=array("I", bytes(4 * count)),
             heights=array("I", bytes(4 * count)),
             dhashes=array("Q", bytes(8 * count)),
@@ -80,7 +82,7 @@ class Columns:
         """Return the record of a file."""
         kind = self.kinds[row]
         return Record(
-            self.sha256[row],
+            self.sha256.hex(row),
             self.widths[row],
             self.heights[row],
             kind.format,
@@ -92,7 +94,7 @@ class Columns:
 
     def __setitem__(self, row: int, record: Record) -> None:
         """Put a record in the place of another."""
-        self.sha256[row] = record.sha256
+        self.sha256.put(row, record.sha256)
         self.widths[row] = record.width
         self.heights[row] = record.height
         self.dhashes[row] = record.dhash or 0
@@ -115,7 +117,7 @@ class Columns:
 
     def extend(self, other: Columns) -> None:
         """Add the files of others."""
-        self.sha256 += other.sha256
+        self.sha256.extend(other.sha256)
         self.widths += other.widths
         self.heights += other.heights
         self.dhashes += other.dhashes
@@ -124,7 +126,7 @@ class Columns:
     def take(self, rows: Sequence[int]) -> Columns:
         """Return the columns of some files, in the order of `rows`."""
         return Columns(
-            sha256=[self.sha256[row] for row in rows],
+            sha256=self.sha256.take(rows),
             widths=array("I", [self.widths[row] for row in rows]),
             heights=array("I", [self.heights[row] for row in rows]),
             dhashes=array("Q", [self.dhashes[row] for row in rows]),

@@ -68,9 +68,10 @@ def inspect(root: Path, config: ScanConfig) -> Scan:
     listing = list_folder(root, test_dir=config.test_dir, follow_links=config.follow_links)
     check_listing(listing, root, config)
     records, files_read, warnings = read_records(listing, config)
+    files = sum(map(len, records))
     manifest = judge(listing, records, root, config)
     manifest = replace(manifest, warnings=(*manifest.warnings, *warnings))
-    return Scan(manifest=manifest, files=sum(map(len, records)), files_read=files_read)
+    return Scan(manifest=manifest, files=files, files_read=files_read)
 
 
 def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Columns], int, list[str]]:

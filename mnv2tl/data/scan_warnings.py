@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from mnv2tl.data.folder import Listing
-from mnv2tl.data.manifest import Entry, Manifest
+from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.records import Kind
 from mnv2tl.data.split import SPLITS
 from mnv2tl.errors import show
@@ -28,20 +28,23 @@ FORMAT_OF_SUFFIX = {
 _LISTED = 10
 
 
-def count_warnings(listing: Listing, kinds: Sequence[Kind], manifest: Manifest) -> tuple[str, ...]:
+def count_warnings(
+    listing: Listing, kinds: Sequence[Kind], manifest: Manifest, *, leaks: int
+) -> tuple[str, ...]:
     """Return a line per kind of finding, none for what does not occur.
 
     Args:
         listing: What the folders hold.
         kinds: What was read of each entry of the manifest, in its order.
         manifest: Entries, left-out files, duplicates and near duplicates.
+        leaks: Contents that lie in more than one split.
     """
     return (
         *_ignored(listing),
         *_left_out(manifest),
-        *_of_images(kinds, manifest.entries),
+        *_of_images(kinds, manifest.entries.paths()),
         *_of_duplicates(manifest),
-        *_of_splits(listing, manifest),
+        *_of_splits(listing, manifest, leaks),
     )
 
 
@@ -58,8 +61,8 @@ def _left_out(manifest: Manifest) -> Iterable[str]:
         yield f"left out: {counts}"
 
 
-def _of_images(kinds: Sequence[Kind], entries: Sequence[Entry]) -> Iterable[str]:
-    suffixes = (entry.path.rpartition(".")[2] for entry in entries)
+def _of_images(kinds: Sequence[Kind], paths: Iterable[str]) -> Iterable[str]:
+    suffixes = (path.rpartition(".")[2] for path in paths)
     named = Counter(zip(suffixes, kinds, strict=True))
     misnamed = sum(
         count
@@ -86,10 +89,9 @@ def _of_duplicates(manifest: Manifest) -> Iterable[str]:
         yield f"near duplicates: {least}{count} the same, {across} across splits"
 
 
-def _of_splits(listing: Listing, manifest: Manifest) -> Iterable[str]:
-    leaks = _find_leaks(manifest) if manifest.duplicates else ()
+def _of_splits(listing: Listing, manifest: Manifest, leaks: int) -> Iterable[str]:
     if leaks:
-        yield f"leak: {len(leaks)} images lie in two splits with equal bytes"
+        yield f"leak: {leaks} images lie in two splits with equal bytes"
     if "test" in listing.folders and manifest.split_rule["test_fraction"]:
         yield "test_fraction has no effect: the test folder is the test split"
     counts = manifest.counts() if listing.folders else []
@@ -103,12 +105,3 @@ def _of_splits(listing: Listing, manifest: Manifest) -> Iterable[str]:
             more = ", ..." if len(without) > _LISTED else ""
             names = ", ".join(without[:_LISTED])
             yield f"no {split} image in {len(without)} classes: {names}{more}"
-
-
-def _find_leaks(manifest: Manifest) -> set[str]:
-    splits: dict[str, str] = {}
-    return {
-        entry.sha256
-        for entry in manifest.entries
-        if splits.setdefault(entry.sha256, entry.split) != entry.split
-    }

@@ -26,6 +26,7 @@ from mnv2tl.data.index_part import (
     pack,
     unpack,
 )
+from mnv2tl.data.packed import Texts
 from mnv2tl.data.records import Columns, Record
 from mnv2tl.errors import show
 
@@ -35,7 +36,7 @@ INDEX_NAME = "images.sqlite"
 """A damaged file is deleted if its header says that it is an index, or, without one, its name."""
 
 _APPLICATION_ID = 0x6D6E7632  # "mnv2" in the header that SQLite keeps for such marks
-_SCHEMA = 3
+_SCHEMA = 4
 _FLUSH_FILES = 2000
 _PART_FILES = 10_000
 # Two writes within one tick of the clock (at most 10 ms on Linux) leave the same times behind.
@@ -68,7 +69,7 @@ class StatIndex:
         self._opened_ns = time.time_ns()
         self._known: dict[str, Part] = {}
         self._rows: dict[str, dict[str, int]] = {}
-        self._asked: dict[str, list[list[str]]] = {}
+        self._asked: dict[str, list[Texts]] = {}
         self._whole: set[str] = set()
         self._new: dict[str, Part] = {}
         self._new_files = 0
@@ -87,7 +88,7 @@ class StatIndex:
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._known = _read(self._path, folders, self._rule)
 
-    def match(self, folder: str, names: list[str], stats: bytes) -> tuple[Columns, Sequence[int]]:
+    def match(self, folder: str, names: Texts, stats: bytes) -> tuple[Columns, Sequence[int]]:
         """Return what is known of some files of a folder.
 
         Args:
@@ -100,7 +101,7 @@ class StatIndex:
         """
         known = self._known.get(folder) if self._is_trusted else None
         if known is not None and known.names == names and known.stats == stats:
-            known.names = names  # once in memory
+            known.names, known.stats = names, stats  # once in memory
             self._whole.add(folder)
             return known.columns, ()
         self._asked.setdefault(folder, []).append(names)
@@ -156,7 +157,7 @@ class StatIndex:
 
     def _rows_of(self, folder: str) -> dict[str, int]:
         if folder not in self._rows:
-            names = self._known[folder].names if folder in self._known else []
+            names = self._known[folder].names if folder in self._known else ()
             self._rows[folder] = {name: row for row, name in enumerate(names)}
         return self._rows[folder]
 

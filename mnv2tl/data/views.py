@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mnv2tl.data import augment, images
 from mnv2tl.data.augment import AugmentConfig
-from mnv2tl.data.manifest import Entry
+from mnv2tl.data.entries import Entry
 from mnv2tl.store import sha256_bytes, sha256_json
 
 PLAIN = -1

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from mnv2tl.backend import choose_backend, use_backend
 from mnv2tl.checkpoint import Run
 from mnv2tl.data import images
+from mnv2tl.data.entries import Entry
 from mnv2tl.data.images import UnreadableImageError
-from mnv2tl.data.manifest import Entry
 from mnv2tl.errors import DataError
 from mnv2tl.metrics import softmax
 from mnv2tl.mobilenet import DENSE, list_layers

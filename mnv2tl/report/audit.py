@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnv2tl.data.manifest import Entry, LeftOut, Manifest
+from mnv2tl.data.entries import Entry
+from mnv2tl.data.manifest import LeftOut, Manifest
 from mnv2tl.data.split import SPLITS
 from mnv2tl.report.answers import read_thumbnails
 from mnv2tl.report.charts import draw_sizes
