@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mnv2tl.errors import ArtifactError, BusyError, MachineError, show
+from mnv2tl.json_rows import iter_json
 
 try:
     import fcntl
@@ -143,10 +145,15 @@ def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
 
     Args:
         path: Where the file goes.
-        value: Its keys, and those within, are texts.
+        value: Its keys, and those within, are texts; a long list of its values may be `Rows`.
     """
     content = {name: each for name, each in value.items() if name != CONTENT_HASH}
-    write_json(path, content | {CONTENT_HASH: sha256_json(content)})
+    digest = hashlib.sha256()
+    for piece in iter_json(content):
+        digest.update(piece.encode("ascii"))
+    pieces = iter_json(content | {CONTENT_HASH: digest.hexdigest()}, indent=1)
+    lines = (piece.encode("ascii") for piece in itertools.chain(pieces, "\n"))
+    write_file(path, lambda file: file.writelines(lines))
 
 
 def read_sealed_json(path: Path) -> Any:

@@ -17,6 +17,7 @@ import pytest
 
 from mnv2tl import store
 from mnv2tl.errors import BusyError, MachineError
+from mnv2tl.json_rows import Rows, iter_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -234,6 +235,34 @@ def test_write_json_refuses_what_other_readers_cannot_read(tmp_path: Path) -> No
         store.write_json(tmp_path / "file", {"loss": float("nan")})
 
     assert _names(tmp_path) == []
+
+
+@pytest.mark.parametrize("indent", [None, 1, 4])
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 2000])
+def test_json_in_pieces_is_the_whole_one(count: int, indent: int | None) -> None:
+    """Long lists are made in parts; line breaks in texts, and what is nested, stay as they are."""
+    rows = [{"path": f"{number}\n \udce9", "more": [1, {"x": []}]} for number in range(count)]
+    value = {"rows": rows, "a\n": "b\n", "nested": {"c": [[], {}], "b": 0.5}, "none": None}
+
+    pieces = list(iter_json(value | {"rows": Rows(lambda: iter(rows))}, indent=indent))
+
+    assert "".join(pieces) == json.dumps(value, sort_keys=True, indent=indent)
+    assert "".join(iter_json({}, indent=indent)) == "{}"
+    if count == 2000:
+        assert max(map(len, pieces)) < 0.6 * sum(map(len, pieces))
+
+
+def test_sealed_json_is_that_of_write_json(tmp_path: Path) -> None:
+    """In one text or in pieces; what is not finite is refused before anything is written."""
+    value: dict[str, Any] = {"b": [{"x": 1}], "a": 0.5}
+    store.write_sealed_json(tmp_path / "pieces", {"b": Rows(lambda: value["b"]), "a": 0.5})
+    store.write_json(tmp_path / "whole", value | {store.CONTENT_HASH: store.sha256_json(value)})
+
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert store.read_sealed_json(tmp_path / "pieces") == value
+    with pytest.raises(ValueError, match="JSON"):
+        store.write_sealed_json(tmp_path / "nan", {"a": float("nan")})
+    assert _names(tmp_path) == ["pieces", "whole"]
 
 
 def test_hashes_are_sha256(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ splits, whatever became of the folder since.
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -19,12 +17,11 @@ from mnv2tl import store
 from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.split import SPLITS, Split
 from mnv2tl.errors import ArtifactError, DataError
+from mnv2tl.json_rows import Rows, iter_json
 
 SCHEMA = 1
 """Raised when a reader of the former version could not use the file."""
 
-_HASHED = 1000
-"""Entries whose JSON is in memory at a time."""
 _TYPES = {
     each.name: {"str": str, "int": int, "Split": str}[str(each.type)] for each in fields(Entry)
 }
@@ -88,13 +85,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys of `manifest.json`."""
-        value = {each.name: getattr(self, each.name) for each in fields(self)}
-        value["root"] = os.fspath(self.root)
-        value["entries"] = list(self.entries.to_dicts())
-        value["left_out"] = [asdict(each) for each in self.left_out]
-        value["schema"] = SCHEMA
-        value["sha256"] = _hash(self.class_names, self.entries)
-        return value
+        value = self._to_rows()
+        return value | {name: list(value[name].make()) for name in ("entries", "left_out")}
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -131,7 +123,16 @@ class Manifest:
 
     def save(self, path: Path) -> None:
         """Write the manifest as JSON, whole or not at all."""
-        store.write_sealed_json(path, self.to_json())
+        store.write_sealed_json(path, self._to_rows())
+
+    def _to_rows(self) -> dict[str, Any]:
+        value = {each.name: getattr(self, each.name) for each in fields(self)}
+        value["root"] = os.fspath(self.root)
+        value["entries"] = Rows(self.entries.to_dicts)
+        value["left_out"] = Rows(lambda: map(asdict, self.left_out))
+        value["schema"] = SCHEMA
+        value["sha256"] = self.sha256
+        return value
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -172,15 +173,10 @@ def changes(
 
 
 def _hash(class_names: Sequence[str], entries: Entries) -> str:
-    """Return `store.sha256_json` of both, without the JSON of all entries in memory at once."""
-    head = json.dumps({"class_names": class_names, "entries": []}).removesuffix("]}")
-    digest = hashlib.sha256(head.encode("ascii"))
-    values = entries.to_dicts()
-    separator = ""
-    while part := list(itertools.islice(values, _HASHED)):
-        digest.update((separator + json.dumps(part, sort_keys=True)[1:-1]).encode("ascii"))
-        separator = ", "
-    digest.update(b"]}")
+    """Return the SHA-256 of the JSON of both."""
+    digest = hashlib.sha256()
+    for piece in iter_json({"class_names": class_names, "entries": Rows(entries.to_dicts)}):
+        digest.update(piece.encode("ascii"))
     return digest.hexdigest()
 
 

@@ -86,10 +86,7 @@ class Texts(Sequence[str]):
             return
         before = prefix.encode(*_ENCODING)
         first = len(self._content)
-        content = texts._content
-        if before:
-            content = before + content[:-1].replace(b"\0", b"\0" + before) + b"\0"
-        self._content += content
+        self._content += before + texts._content[:-1].replace(b"\0", b"\0" + before) + b"\0"
         starts = np.frombuffer(texts._starts, np.uint64)[1:]
         moved = starts + np.arange(1, len(texts) + 1, dtype=np.uint64) * np.uint64(len(before))
         self._starts.frombytes((moved + np.uint64(first)).tobytes())
