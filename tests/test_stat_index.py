@@ -259,7 +259,7 @@ def test_record_survives_with_all_its_fields(tmp_path: Path) -> None:
     for record in records:
         writer = StatIndex(tmp_path / INDEX_NAME, rule="r")
         writer.load([os.fspath(tmp_path)])
-        writer.put(os.fspath(file), pack_status(file.stat()), record)
+        writer.put(os.fspath(file.parent), file.name, pack_status(file.stat()), record)
         writer.flush()
 
         reader = StatIndex(tmp_path / INDEX_NAME, rule="r")
@@ -273,7 +273,7 @@ def test_no_path_keeps_nothing(tmp_path: Path) -> None:
     """Without an index every file is new."""
     index = StatIndex(None, rule="r")
     index.load([os.fspath(tmp_path)])
-    index.put(os.fspath(tmp_path), pack_status(tmp_path.stat()), Record())
+    index.put(os.fspath(tmp_path.parent), tmp_path.name, pack_status(tmp_path.stat()), Record())
     index.flush(prune=True)
 
     assert read_index(index, [tmp_path]) == [None]
@@ -285,7 +285,9 @@ def _fill(path: Path, files: list[Path]) -> StatIndex:
     index.load([os.fspath(files[0].parent)])
     for file in files:
         status = pack_status(file.stat())
-        index.put(os.fspath(file), status, Record(sha256="ab" * 32, width=1, height=1))
+        index.put(
+            os.fspath(file.parent), file.name, status, Record(sha256="ab" * 32, width=1, height=1)
+        )
     return index
 
 

@@ -174,7 +174,7 @@ def index_writer(files: list[Path]) -> Writer:
         index.load([str(files[0].parent)])
         for file, known in zip(wanted, read_index(index, wanted), strict=True):
             if known is None:
-                index.put(str(file), pack_status(file.stat()), record(file))
+                index.put(str(file.parent), file.name, pack_status(file.stat()), record(file))
         index.flush(prune=True)
         return index
 

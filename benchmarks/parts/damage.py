@@ -240,7 +240,7 @@ def _index_artifact(folder: Path) -> Artifact:
     index.load([str(pictures)])
     for number, (file, status) in enumerate(zip(files, stats, strict=True)):
         record = Record(sha256=store.sha256_bytes(bytes([number])), width=number, height=9)
-        index.put(str(file), pack_status(status), record)
+        index.put(str(file.parent), file.name, pack_status(status), record)
     index.flush()
 
     def read() -> dict[str, Any]:

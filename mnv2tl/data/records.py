@@ -52,6 +52,11 @@ def make_kind(form: str, notes: tuple[str, ...], code: str, reason: str, has_dha
     return Kind(form, notes, code, reason, has_dhash)
 
 
+def _find_kind(record: Record) -> Kind:
+    has_dhash = record.dhash is not None
+    return make_kind(record.format, record.notes, record.code, record.reason, has_dhash)
+
+
 @dataclass(slots=True, kw_only=True)
 class Columns:
     """The records of some files, in the order of their names."""
@@ -98,10 +103,7 @@ class Columns:
         self.widths[row] = record.width
         self.heights[row] = record.height
         self.dhashes[row] = record.dhash or 0
-        has_dhash = record.dhash is not None
-        self.kinds[row] = make_kind(
-            record.format, record.notes, record.code, record.reason, has_dhash
-        )
+        self.kinds[row] = _find_kind(record)
 
     def find_lacking_dhash(self) -> list[int]:
         """Return the rows of images whose dHash was not asked for."""
@@ -109,11 +111,11 @@ class Columns:
 
     def append(self, record: Record) -> None:
         """Add a file."""
-        self.sha256.append("")
-        for numbers in (self.widths, self.heights, self.dhashes):
-            numbers.append(0)
-        self.kinds.append(Kind())
-        self[-1] = record
+        self.sha256.append(record.sha256)
+        self.widths.append(record.width)
+        self.heights.append(record.height)
+        self.dhashes.append(record.dhash or 0)
+        self.kinds.append(_find_kind(record))
 
     def extend(self, other: Columns) -> None:
         """Add the files of others."""

@@ -101,7 +101,7 @@ def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Columns], i
             group = listing.groups[number]
             known[number][row] = record
             if record.code not in _PASSING:
-                index.put(group.file(row), group.status(row), record)
+                index.put(group.folder, group.names[row], group.status(row), record)
         is_done = True
     finally:
         read.close()

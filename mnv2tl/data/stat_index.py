@@ -119,12 +119,20 @@ class StatIndex:
                 columns[row] = known.columns[former]
         return columns, unknown
 
-    def put(self, file: str, status: bytes, record: Record) -> None:
-        """Keep a record under what the packed status was before the file was read."""
+    def put(self, folder: str, name: str, status: bytes, record: Record) -> None:
+        """Keep the record of a file.
+
+        Args:
+            folder: Absolute.
+            name: Of the file in it.
+            status: Packed, as it was before the file was read.
+            record: What reading showed.
+        """
         if self._path is None or changed_ns(status) > self._opened_ns - _TICK_NS:
             return
-        folder, name = os.path.split(file)
-        new = self._new.setdefault(folder, Part(stats=bytearray()))
+        new = self._new.get(folder)
+        if new is None:
+            new = self._new[folder] = Part(stats=bytearray())
         new.names.append(name)
         new.stats += status
         new.columns.append(record)

@@ -247,11 +247,12 @@ def _to_record(value: Any) -> Record:
     """Return an answer as a record; `ValueError` if it is none."""
     is_record = (
         isinstance(value, dict)
-        and all(type(each) is _TYPES.get(name) for name, each in value.items())
+        and list(map(type, value.values())) == list(map(_TYPES.get, value))
         and all(isinstance(each, str) for each in value.get("notes", []))
-        and all(_is_plain(each) for each in _list_texts(value))
+        and all(map(_is_plain, _list_texts(value)))
         and _is_whole(value)
-        and all(0 <= value.get(name, 0) < 2**31 for name in ("width", "height"))
+        and 0 <= value.get("width", 0) < 2**31
+        and 0 <= value.get("height", 0) < 2**31
         and 0 <= value.get("dhash", 0) < 2**64
     )
     if not is_record:
