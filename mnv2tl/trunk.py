@@ -131,9 +131,9 @@ def open_trunk(
         )
     content = write_trunk(layers, arrays, scaling=scaling)
     if runtime == "keras":
+        run_chunk = _open_keras(layers, arrays, scaling, image_px)  # imports Keras
         has_gpu = backend.has_gpu(sys.modules["keras"].backend.backend())
         chunk_images = GPU_CHUNK_IMAGES if has_gpu else CHUNK_IMAGES
-        run_chunk = _open_keras(layers, arrays, scaling, image_px)
     else:
         chunk_images, run_chunk = 1, _open_onnxruntime(content)
     identity = {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -8,7 +9,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -468,6 +469,20 @@ def _read_all(source: FeatureSource, entries: Sequence[Entry], *views: int) -> l
     return [source.read(entries, view) for view in views]
 
 
+@contextlib.contextmanager
+def _prepare_beside(
+    data: Path, trunk: Trunk, jobs: Sequence[Job], cache: Path
+) -> Iterator[tuple[FeatureSource, threading.Event]]:
+    """Yield a source whose later views are computed when the event is set."""
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(gate.wait, 20)
+        source = prepare(
+            _maker(data), trunk, jobs, cache_root=cache, limit_bytes=LIMIT, beside=beside
+        )
+        yield source, gate
+
+
 def test_later_views_are_computed_beside_of_the_pixels_that_are_known(
     data: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -476,14 +491,9 @@ def test_later_views_are_computed_beside_of_the_pixels_that_are_known(
     twin = dataclasses.replace(entries[0], path="twin.png")  # this file does not exist
     jobs = [*_jobs([twin, *entries[:4]], 0, 1, 2), *_jobs(entries[4:], PLAIN)]
     whole = prepare(maker, counter.trunk, jobs, cache_root=tmp_path / "other", limit_bytes=LIMIT)
-    gate = threading.Event()
+    counter.chunks = 0
 
-    with ThreadPoolExecutor(1) as beside:
-        beside.submit(gate.wait, 20)
-        counter.chunks = 0
-        source = prepare(
-            maker, counter.trunk, jobs, cache_root=cache, limit_bytes=LIMIT, beside=beside
-        )
+    with _prepare_beside(data, counter.trunk, jobs, cache) as (source, gate):
         chunks = counter.chunks
         first = _read_all(source, entries[:4], 0), _read_all(source, entries[4:], PLAIN)
         for path in data.iterdir():
@@ -551,18 +561,8 @@ def test_a_feature_computed_beside_that_is_not_finite_is_told_by_the_reader(
 ) -> None:
     """Whoever needs it gets the error; the first view was sound."""
     entries, counter = _draw(data, 2), _Counter()
-    gate = threading.Event()
 
-    with ThreadPoolExecutor(1) as beside:
-        beside.submit(gate.wait, 20)
-        source = prepare(
-            _maker(data),
-            counter.trunk,
-            _jobs(entries, 0, 1),
-            cache_root=cache,
-            limit_bytes=LIMIT,
-            beside=beside,
-        )
+    with _prepare_beside(data, counter.trunk, _jobs(entries, 0, 1), cache) as (source, gate):
         counter.factor = np.inf
         gate.set()
 
@@ -576,18 +576,9 @@ def test_a_cache_that_fails_beside_is_done_without(
 ) -> None:
     """Its folder is a file by then: one warning, and the reader computes what it needs."""
     entries, counter = _draw(data, 2), _Counter()
-    gate = threading.Event()
+    jobs = _jobs(entries, 0, 1, 2)
 
-    with ThreadPoolExecutor(1) as beside:
-        beside.submit(gate.wait, 20)
-        source = prepare(
-            _maker(data),
-            counter.trunk,
-            _jobs(entries, 0, 1, 2),
-            cache_root=cache,
-            limit_bytes=LIMIT,
-            beside=beside,
-        )
+    with _prepare_beside(data, counter.trunk, jobs, cache) as (source, gate):
         shutil.rmtree(cache)
         cache.write_bytes(b"")
         gate.set()
@@ -596,25 +587,15 @@ def test_a_cache_that_fails_beside_is_done_without(
     assert source.space is None
     assert capsys.readouterr().err.count("features are computed in every epoch") == 1
     other = cache.with_name("other")
-    jobs = _jobs(entries, 0, 1, 2)
     expected = prepare(_maker(data), counter.trunk, jobs, cache_root=other, limit_bytes=LIMIT)
     np.testing.assert_array_equal(found, _read_all(expected, entries, 1, 2, 0))
 
 
 def test_views_that_nobody_waits_for_can_be_left(data: Path, cache: Path) -> None:
     """A training that ends early does not wait for the views of epochs that it never saw."""
-    entries, counter, gate = _draw(data, 2), _Counter(), threading.Event()
+    counter, jobs = _Counter(), _jobs(_draw(data, 2), 0, 1, 2)
 
-    with ThreadPoolExecutor(1) as beside:
-        beside.submit(gate.wait, 20)
-        source = prepare(
-            _maker(data),
-            counter.trunk,
-            _jobs(entries, 0, 1, 2),
-            cache_root=cache,
-            limit_bytes=LIMIT,
-            beside=beside,
-        )
+    with _prepare_beside(data, counter.trunk, jobs, cache) as (source, gate):
         source.stop()
         gate.set()
 
@@ -625,18 +606,10 @@ def test_views_that_nobody_waits_for_can_be_left(data: Path, cache: Path) -> Non
 @pytest.mark.skipif(os.name == "nt", reason="needs signals of POSIX")
 def test_a_signal_ends_the_wait_for_features(data: Path, cache: Path) -> None:
     """Ctrl-C while a view is still being computed."""
-    entries, gate = _draw(data, 2), threading.Event()
+    entries, trunk = _draw(data, 2), _Counter().trunk
 
-    with ThreadPoolExecutor(1) as beside, watch_signals():
-        beside.submit(gate.wait, 20)
-        source = prepare(
-            _maker(data),
-            _Counter().trunk,
-            _jobs(entries, 0, 1),
-            cache_root=cache,
-            limit_bytes=LIMIT,
-            beside=beside,
-        )
+    with watch_signals(), _prepare_beside(data, trunk, _jobs(entries, 0, 1), cache) as begun:
+        source, gate = begun
         timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
         timer.start()
         try:
