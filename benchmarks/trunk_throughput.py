@@ -37,7 +37,7 @@ from benchmarks.parts.timing import (
     time_in_turn,
 )
 from mnv2tl.data.augment import PRESETS
-from mnv2tl.data.entries import Entry
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.feature_jobs import Jobs
 from mnv2tl.features import FeatureSource, prepare
@@ -109,18 +109,18 @@ def compute_features(trunk: Trunk, pixels: Pixels) -> FeatureSource:
     maker = DecodedPictures(
         root=Path(), image_px=IMAGE_PX, augment=PRESETS["none"], seed=0, pixels=pixels
     )
-    jobs = Jobs((list_entries(len(pixels)), (PLAIN,)))
+    jobs = Jobs(list_entries(len(pixels)), [(PLAIN,)] * len(pixels))
     with tempfile.TemporaryDirectory() as made:
         return prepare(maker, trunk, jobs, cache_root=Path(made), limit_bytes=10**10)
 
 
-def list_entries(count: int) -> list[Entry]:
+def list_entries(count: int) -> Entries:
     """Return an entry for each of the pictures in memory."""
     size = {"bytes": 1, "width": IMAGE_PX, "height": IMAGE_PX}
-    return [
+    return Entries(
         Entry(path=str(at), label=0, split="train", sha256=f"{at:064x}", **size)
         for at in range(count)
-    ]
+    )
 
 
 def measure(runtime: str, pixels: Pixels, *, weights: str, rounds: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ from mnv2tl.checkpoint import Run
 from mnv2tl.data.augment import PRESETS
 from mnv2tl.data.entries import Entry
 from mnv2tl.data.images import UnreadableImageError
+from mnv2tl.data.split import Split
 from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, show
 from mnv2tl.keras_model import Arrays, build_model, set_arrays
@@ -152,7 +153,11 @@ def evaluate_files(
 
 
 def evaluate_run(
-    run: Run, *, data: Path | None = None, split: str = "val", max_pixels: int | None = None
+    run: Run,
+    *,
+    data: Path | None = None,
+    split: Split | Literal["all"] = "val",
+    max_pixels: int | None = None,
 ) -> Evaluation:
     """Evaluate a run's best checkpoint on the images of its manifest.
 
@@ -168,8 +173,7 @@ def evaluate_run(
     """
     manifest = run.manifest
     config = run.info["config"]
-    wanted = ("train", "val", "test") if split == "all" else (split,)
-    entries = [entry for entry in manifest.entries if entry.split in wanted]
+    entries = manifest.entries if split == "all" else manifest.of_split(split)
     if not entries:
         raise DataError("E301", f"the split {split} has no image", path=data or manifest.root)
     predict = open_model(

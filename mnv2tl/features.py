@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2tl.data.entries import Entry
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.images import UnreadableImageError
 from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, MachineError, ResultError
 from mnv2tl.feature_cache import Features, FeatureSpace, make_room
-from mnv2tl.feature_jobs import Chosen, Job, choose
+from mnv2tl.feature_jobs import Job, Jobs
 from mnv2tl.interrupts import raise_pending
 from mnv2tl.parallel import map_ordered
 from mnv2tl.progress import say, show_bar
@@ -63,7 +63,7 @@ class FeatureSource:
         """Shape of one image's features."""
         return self.trunk.output_shape
 
-    def read(self, entries: Sequence[Entry], view: int) -> NDArray[np.float32]:
+    def read(self, entries: Entries, view: int) -> NDArray[np.float32]:
         """Return the features of one view of each image, shape (n, *shape).
 
         Raises:
@@ -74,7 +74,7 @@ class FeatureSource:
         self._wait_for(view)
         space = self.space  # what is computed beside may find the disk full
         if space is not None:
-            return space.read([self.maker.key(entry, view) for entry in entries])
+            return space.read([self.maker.key(sha256, view) for sha256 in entries.hashes()])
         pixels = list(map_ordered(lambda entry: self._make(entry, view), entries))
         features = self.trunk.run_in_threads(np.stack(pixels))
         return _store_type(features, self.trunk).astype(np.float32)
@@ -102,7 +102,7 @@ class FeatureSource:
 def prepare(
     maker: ViewMaker,
     trunk: Trunk,
-    jobs: Sequence[Job],
+    jobs: Jobs,
     *,
     cache_root: Path,
     limit_bytes: int,
@@ -134,9 +134,9 @@ def prepare(
         {"trunk": trunk.identity, "pixels": maker.identity()},
         shape=trunk.output_shape,
         dtype=_dtype(trunk),
-        wanted=(maker.key(entry, view) for entry, views in jobs for view in views),
+        wanted=jobs.keys(maker),
     )
-    todo = choose(maker, jobs, space.rows.first_unknown)
+    todo = jobs.choose(maker, space.rows.first_unknown)
     count = todo.count_views()
     need_bytes = count * int(np.prod(space.shape)) * space.dtype.itemsize
     source = FeatureSource(maker=maker, trunk=trunk, space=space)
@@ -154,17 +154,18 @@ def prepare(
         _compute_all(source, space, jobs)
         return source
     source.kept = {}
-    unknown = choose(maker, jobs, space.rows.lacks)
-    _compute_all(source, space, [(entry, views[:1]) for entry, views in unknown])
-    rest = [(entry, views) for entry, views in unknown if entry.sha256 in source.kept]
-    for view in dict.fromkeys(view for _, views in rest for view in views[1:]):
-        of_view = [(entry, (view,)) for entry, views in rest if view in views[1:]]
+    unknown = jobs.choose(maker, space.rows.lacks)
+    _compute_all(source, space, unknown.with_views(views[:1] for views in unknown.views))
+    pairs = zip(unknown.entries.hashes(), unknown.views, strict=True)
+    rest = unknown.with_views(views[1:] if sha256 in source.kept else () for sha256, views in pairs)
+    for view in dict.fromkeys(itertools.chain.from_iterable(rest.views)):
+        of_view = rest.with_views((view,) if view in views else () for views in rest.views)
         source.pending[view] = beside.submit(_compute_all, source, space, of_view, is_shown=False)
     beside.submit(source.kept.clear)
     return source
 
 
-def _is_fit_to_wait(maker: ViewMaker, trunk: Trunk, todo: Chosen) -> bool:
+def _is_fit_to_wait(maker: ViewMaker, trunk: Trunk, todo: Jobs) -> bool:
     """Tell whether views are left to be computed beside a training, and may be."""
     most = todo.most_views()
     kept_bytes = len(todo) * 3 * maker.image_px**2
@@ -173,19 +174,18 @@ def _is_fit_to_wait(maker: ViewMaker, trunk: Trunk, todo: Chosen) -> bool:
 
 
 def _compute_all(
-    source: FeatureSource, space: FeatureSpace, jobs: Sequence[Job], *, is_shown: bool = True
+    source: FeatureSource, space: FeatureSpace, jobs: Jobs, *, is_shown: bool = True
 ) -> None:
     """Compute what is missing; if the disk is full the source computes each time from then on."""
     if source.space is None:
         return
     maker = source.maker
-    todo = choose(maker, jobs, space.rows.first_unknown)
+    todo = jobs.choose(maker, space.rows.first_unknown)
     try:
         while todo:
             _fill(source, space, todo, is_shown=is_shown)
             # Of equal files, one that can be read stands in for one that was lost.
-            left = [job for job in jobs if job[0].path not in source.lost] if source.lost else jobs
-            todo = choose(maker, left, space.rows.first_unknown)
+            todo = jobs.without(source.lost).choose(maker, space.rows.first_unknown)
     except MachineError as error:
         if error.code == "E505":  # to compute them each time takes no less memory
             raise
@@ -193,7 +193,7 @@ def _compute_all(
         source.space = None
 
 
-def _fill(source: FeatureSource, space: FeatureSpace, todo: Chosen, *, is_shown: bool) -> None:
+def _fill(source: FeatureSource, space: FeatureSpace, todo: Jobs, *, is_shown: bool) -> None:
     """Compute views, and write what could be read of them."""
     count = todo.count_views()
     pack = _PackWriter(space, count)
@@ -207,7 +207,7 @@ def _fill(source: FeatureSource, space: FeatureSpace, todo: Chosen, *, is_shown:
             if isinstance(made, UnreadableImageError):
                 source.lost[entry.path] = made
             else:
-                pack.add([source.maker.key(entry, view) for view in views], made)
+                pack.add([source.maker.key(entry.sha256, view) for view in views], made)
             advance(len(views))
             raise_pending()
         pack.flush()

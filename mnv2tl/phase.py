@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mnv2tl.backend import training_precision
 from mnv2tl.batches import batches_of_epoch, weigh_classes
 from mnv2tl.config import TrainConfig
-from mnv2tl.data.entries import Entries, Entry
+from mnv2tl.data.entries import Entries
 from mnv2tl.data.views import PLAIN
 from mnv2tl.errors import ArtifactError, ResultError
 from mnv2tl.features import FeatureSource
@@ -190,7 +190,7 @@ def is_over(commit: Commit | None, phase: Phase, config: TrainConfig) -> bool:
 
 
 def predict_logits(
-    head: keras.Model, source: FeatureSource, entries: Sequence[Entry]
+    head: keras.Model, source: FeatureSource, entries: Entries
 ) -> NDArray[np.float32]:
     """Return the logits of plain images, shape (n, classes), in constant memory.
 

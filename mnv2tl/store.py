@@ -85,7 +85,7 @@ def write_file(
     fill: Callable[[IO[bytes]], object],
     *,
     durable: bool = True,
-    need_bytes: int | None = None,
+    need_bytes: Callable[[], int] | None = None,
 ) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
@@ -93,7 +93,7 @@ def write_file(
         path: Where the file goes; its folder is made if it is missing.
         fill: Called with the open binary file.
         durable: Flush to the disk, so that the file outlives a power cut. False for caches.
-        need_bytes: Size of the file, if that is known; for the message on a full disk.
+        need_bytes: Returns the size of the file, for the message on a full disk.
 
     Raises:
         MachineError: The disk is full (E501), fails (E502) or is read-only (E503). The former
@@ -115,7 +115,8 @@ def write_file(
         if durable:
             sync_folder(path.parent)
     except OSError as error:
-        raise machine_error(error, path, need_bytes=need_bytes) from error
+        size = need_bytes() if need_bytes else None
+        raise machine_error(error, path, need_bytes=size) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -131,7 +132,9 @@ def sync_folder(folder: Path) -> None:
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write bytes whole or not at all; see `write_file`."""
-    write_file(path, lambda file: file.write(content), durable=durable, need_bytes=len(content))
+    write_file(
+        path, lambda file: file.write(content), durable=durable, need_bytes=lambda: len(content)
+    )
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
@@ -151,9 +154,17 @@ def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
     digest = hashlib.sha256()
     for piece in iter_json(content):
         digest.update(piece.encode("ascii"))
-    pieces = iter_json(content | {CONTENT_HASH: digest.hexdigest()}, indent=1)
-    lines = (piece.encode("ascii") for piece in itertools.chain(pieces, "\n"))
-    write_file(path, lambda file: file.writelines(lines))
+    content[CONTENT_HASH] = digest.hexdigest()
+
+    def list_lines() -> Iterator[bytes]:
+        for piece in itertools.chain(iter_json(content, indent=1), "\n"):
+            yield piece.encode("ascii")
+
+    write_file(
+        path,
+        lambda file: file.writelines(list_lines()),
+        need_bytes=lambda: sum(map(len, list_lines())),
+    )
 
 
 def read_sealed_json(path: Path) -> Any:

@@ -281,7 +281,8 @@ def _read_features(
         beside: Computes most of the views while the caller goes on, see `prepare`.
     """
     config, manifest = training.config, training.manifest
-    jobs = Jobs((manifest.of_split("train"), views), (manifest.of_split("val"), (PLAIN,)))
+    train, val = manifest.of_split("train"), manifest.of_split("val")
+    jobs = Jobs(train + val, [views] * len(train) + [(PLAIN,)] * len(val))
     trunk = open_trunk(
         training.layers[: cut_at(training.layers, phase.trainable_layers)],
         training.arrays,

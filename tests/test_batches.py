@@ -68,7 +68,7 @@ def test_balanced_weights_make_every_class_count_alike() -> None:
     """Weight times number of images is the same for all classes, and the mean weight is 1."""
     labels = [0] * 6 + [1] * 3 + [2]
     entries = Entries(
-        Entry(path=f"{i}", label=label, split="train", sha256="", bytes=1, width=1, height=1)
+        Entry(path=f"{i}", label=label, split="train", sha256="ab" * 32, bytes=1, width=1, height=1)
         for i, label in enumerate(labels)
     )
 

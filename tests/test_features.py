@@ -21,11 +21,11 @@ from PIL import Image
 
 from mnv2tl import features as features_module
 from mnv2tl.data.augment import PRESETS
-from mnv2tl.data.entries import Entry
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.errors import DataError, InterruptError, MachineError, ResultError
 from mnv2tl.feature_cache import list_packs
-from mnv2tl.feature_jobs import Job
+from mnv2tl.feature_jobs import Jobs
 from mnv2tl.features import FeatureSource, prepare
 from mnv2tl.interrupts import watch_signals
 from mnv2tl.mobilenet import Layer, layer_array_shapes, list_layers
@@ -62,7 +62,7 @@ class _Counter:
             return means * np.float32(self.factor)
 
 
-def _draw(root: Path, count: int, *, px: int = 40) -> list[Entry]:
+def _draw(root: Path, count: int, *, px: int = 40) -> Entries:
     """Draw images and return their entries."""
     rng = np.random.default_rng(5)
     entries = []
@@ -70,7 +70,7 @@ def _draw(root: Path, count: int, *, px: int = 40) -> list[Entry]:
         path = root / f"{number:03}.png"
         Image.fromarray(rng.integers(0, 256, (px, px, 3), np.uint8)).save(path)
         entries.append(_entry(path))
-    return entries
+    return Entries(entries)
 
 
 def _entry(path: Path) -> Entry:
@@ -90,8 +90,10 @@ def _maker(root: Path, **changed: Any) -> ViewMaker:
     return ViewMaker(root=root, **values | changed)
 
 
-def _jobs(entries: Sequence[Entry], *views: int) -> list[Job]:
-    return [(entry, views) for entry in entries]
+def _jobs(*parts: tuple[Sequence[Entry], tuple[int, ...]]) -> Jobs:
+    """Return jobs of images of which those of a part have the same views."""
+    entries = Entries(entry for some, _ in parts for entry in some)
+    return Jobs(entries, [views for some, views in parts for _ in some])
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def test_features_are_those_of_every_view(data: Path, cache: Path) -> None:
     entries, maker, counter = _draw(data, 5), _maker(data), _Counter()
 
     source = prepare(
-        maker, counter.trunk, _jobs(entries, PLAIN, 0, 1), cache_root=cache, limit_bytes=LIMIT
+        maker, counter.trunk, _jobs((entries, (PLAIN, 0, 1))), cache_root=cache, limit_bytes=LIMIT
     )
 
     assert source.shape == (2, 2, 3)
@@ -138,7 +140,7 @@ def test_nothing_is_computed_twice(
         prepare(
             maker,
             counter.trunk,
-            _jobs([*entries, twin], *views),
+            _jobs(([*entries, twin], views)),
             cache_root=cache,
             limit_bytes=LIMIT,
         )
@@ -161,7 +163,9 @@ def test_other_seed_other_trunk_other_size_share_nothing(data: Path, cache: Path
 
     def run(counter: _Counter, maker: ViewMaker, view: int) -> int:
         counter.chunks = 0
-        prepare(maker, counter.trunk, _jobs(entries, view), cache_root=cache, limit_bytes=LIMIT)
+        prepare(
+            maker, counter.trunk, _jobs((entries, (view,))), cache_root=cache, limit_bytes=LIMIT
+        )
         return counter.chunks
 
     assert run(counter, _maker(data), 0) == 2
@@ -179,7 +183,11 @@ def test_without_room_features_are_computed_each_time(
     entries, counter = _draw(data, 20), _Counter()
 
     source = prepare(
-        _maker(data), counter.trunk, _jobs(entries, 0), cache_root=cache, limit_bytes=limit_bytes
+        _maker(data),
+        counter.trunk,
+        _jobs((entries, (0,))),
+        cache_root=cache,
+        limit_bytes=limit_bytes,
     )
 
     assert source.space is None
@@ -211,7 +219,7 @@ def test_cached_and_streamed_features_are_equal_bit_by_bit(
         return prepare(
             maker,
             trunk,
-            _jobs(entries, PLAIN, 0, 1),
+            _jobs((entries, (PLAIN, 0, 1))),
             cache_root=cache,
             limit_bytes=limit_bytes,
         )
@@ -248,7 +256,9 @@ def test_without_frozen_layers_the_features_are_the_pixels(
     entries, maker = _draw(data, 3), _maker(data)
     trunk = open_trunk((), {}, scaling="unit", runtime="keras", image_px=PX)
 
-    source = prepare(maker, trunk, _jobs(entries, 0), cache_root=cache, limit_bytes=limit_bytes)
+    source = prepare(
+        maker, trunk, _jobs((entries, (0,))), cache_root=cache, limit_bytes=limit_bytes
+    )
 
     features = source.read(entries, 0)
     expected = np.stack([maker.vary(maker.load(entry), entry, 0) for entry in entries])
@@ -274,14 +284,14 @@ def test_a_lost_image_is_recorded_and_the_others_are_computed(
         path.unlink()
     elif harm == "replace":
         os.replace(data / entries[2].path, path)
-        entries = [*entries[:2], entries[3]]
+        entries = entries[:2] + entries[3:]
     else:
         path.write_bytes(b"")
 
-    source = prepare(maker, trunk, _jobs(entries, 0, 1), cache_root=cache, limit_bytes=LIMIT)
+    source = prepare(maker, trunk, _jobs((entries, (0, 1))), cache_root=cache, limit_bytes=LIMIT)
 
     assert {path: error.reason for path, error in source.lost.items()} == {entries[1].path: reason}
-    others = [entry for entry in entries if entry is not entries[1]]
+    others = entries[:1] + entries[2:]
     for entry, found in zip(others, source.read(others, 1), strict=True):
         pixels = maker.vary(maker.load(entry), entry, 1)
         expected = trunk.run(pixels[None])[0].astype(np.float16)
@@ -297,25 +307,26 @@ def test_a_lost_image_does_not_take_its_twin_with_it(
     twin = dataclasses.replace(entry, path="twin.png")  # this file does not exist
     gone = dataclasses.replace(entry, path="gone.png", sha256="0" * 64)
     gone_too = dataclasses.replace(gone, path="gone-too.png")
-    jobs = _jobs([twin, entry] if is_first else [entry, twin], 0)
+    twins = [twin, entry] if is_first else [entry, twin]
+    jobs = _jobs((twins, (0,)), ([gone, gone_too], (0,)))
 
     source = prepare(
         _maker(data),
         _Counter().trunk,
-        [*jobs, *_jobs([gone, gone_too], 0)],
+        jobs,
         cache_root=cache,
         limit_bytes=LIMIT,
     )
 
     assert source.lost.keys() == {gone.path, gone_too.path} | ({twin.path} if is_first else set())
-    assert source.read([entry], 0).shape == (1, 2, 2, 3)
+    assert source.read(Entries([entry]), 0).shape == (1, 2, 2, 3)
 
 
 def test_a_streamed_image_that_vanishes_stops_the_training(data: Path, cache: Path) -> None:
     """E309: an epoch with fewer images than the one before would not be the same training."""
     entries, counter = _draw(data, 3), _Counter()
     source = prepare(
-        _maker(data), counter.trunk, _jobs(entries, 0), cache_root=cache, limit_bytes=0
+        _maker(data), counter.trunk, _jobs((entries, (0,))), cache_root=cache, limit_bytes=0
     )
     (data / entries[1].path).unlink()
 
@@ -339,7 +350,7 @@ def test_features_beyond_float16_are_refused(
 
     with pytest.raises(ResultError) as caught:
         prepare(
-            _maker(data), trunk, _jobs(entries, 0), cache_root=cache, limit_bytes=limit_bytes
+            _maker(data), trunk, _jobs((entries, (0,))), cache_root=cache, limit_bytes=limit_bytes
         ).read(entries, 0)
 
     assert caught.value.code == "E602"
@@ -354,7 +365,7 @@ def test_packs_stay_below_their_size(
     entries, counter = _draw(data, 18), _Counter()
 
     source = prepare(
-        _maker(data), counter.trunk, _jobs(entries, PLAIN), cache_root=cache, limit_bytes=LIMIT
+        _maker(data), counter.trunk, _jobs((entries, (PLAIN,))), cache_root=cache, limit_bytes=LIMIT
     )
 
     assert len(list_packs(cache)) == 4
@@ -371,10 +382,10 @@ def test_few_rows_of_a_chunk_are_padding(data: Path, cache: Path, views: int) ->
     trunk = dataclasses.replace(counter.trunk, chunk_images=16)
     entries = _draw(data, 1)
     twins = [dataclasses.replace(entries[0], path=f"{number}.png") for number in range(count)]
-    jobs = [
-        (twin, tuple(range(number * views, (number + 1) * views)))
-        for number, twin in enumerate(twins)
-    ]
+    jobs = Jobs(
+        Entries(twins),
+        [tuple(range(number * views, (number + 1) * views)) for number in range(count)],
+    )
     for twin in twins:
         os.link(data / entries[0].path, data / twin.path)
 
@@ -392,7 +403,11 @@ def test_packs_are_few_enough_to_be_open_at_once(
     entries = _draw(data, 8)
 
     source = prepare(
-        _maker(data), _Counter().trunk, _jobs(entries, PLAIN), cache_root=cache, limit_bytes=LIMIT
+        _maker(data),
+        _Counter().trunk,
+        _jobs((entries, (PLAIN,))),
+        cache_root=cache,
+        limit_bytes=LIMIT,
     )
 
     assert source.space is not None
@@ -409,7 +424,7 @@ def test_an_unusable_cache_folder_only_disables_the_cache(
     source = prepare(
         _maker(data),
         counter.trunk,
-        _jobs(entries, 0),
+        _jobs((entries, (0,))),
         cache_root=tmp_path / "file",
         limit_bytes=LIMIT,
     )
@@ -436,7 +451,7 @@ def test_a_read_only_cache_folder_only_disables_the_cache(
             source = prepare(
                 _maker(Path(name)),
                 counter.trunk,
-                _jobs(entries, 0),
+                _jobs((entries, (0,))),
                 cache_root=cache,
                 limit_bytes=LIMIT,
             )
@@ -462,16 +477,18 @@ def test_row_42_too_little_memory_ends_the_work(data: Path, cache: Path) -> None
     trunk = dataclasses.replace(_Counter().trunk, run_chunk=fail)
 
     with pytest.raises(MachineError, match=r"E505 .*images in the frozen layers did not fit"):
-        prepare(_maker(data), trunk, _jobs(_draw(data, 2), 0), cache_root=cache, limit_bytes=LIMIT)
+        prepare(
+            _maker(data), trunk, _jobs((_draw(data, 2), (0,))), cache_root=cache, limit_bytes=LIMIT
+        )
 
 
 def _read_all(source: FeatureSource, entries: Sequence[Entry], *views: int) -> list[Any]:
-    return [source.read(entries, view) for view in views]
+    return [source.read(Entries(entries), view) for view in views]
 
 
 @contextlib.contextmanager
 def _prepare_beside(
-    data: Path, trunk: Trunk, jobs: Sequence[Job], cache: Path
+    data: Path, trunk: Trunk, jobs: Jobs, cache: Path
 ) -> Iterator[tuple[FeatureSource, threading.Event]]:
     """Yield a source whose later views are computed when the event is set."""
     gate = threading.Event()
@@ -489,7 +506,7 @@ def test_later_views_are_computed_beside_of_the_pixels_that_are_known(
     """The first view of each image is there at once; no file is read for the others."""
     entries, maker, counter = _draw(data, 5), _maker(data), _Counter()
     twin = dataclasses.replace(entries[0], path="twin.png")  # this file does not exist
-    jobs = [*_jobs([twin, *entries[:4]], 0, 1, 2), *_jobs(entries[4:], PLAIN)]
+    jobs = _jobs(([twin, *entries[:4]], (0, 1, 2)), (entries[4:], (PLAIN,)))
     whole = prepare(maker, counter.trunk, jobs, cache_root=tmp_path / "other", limit_bytes=LIMIT)
     counter.chunks = 0
 
@@ -513,17 +530,17 @@ def test_what_is_known_or_lost_is_not_computed_beside(data: Path, cache: Path) -
     """A killed training left some views of some images; one image is gone since."""
     entries, maker, counter = _draw(data, 4), _maker(data), _Counter()
     options: dict[str, Any] = {"cache_root": cache, "limit_bytes": LIMIT}
-    prepare(maker, counter.trunk, [(entries[0], (0, 1)), (entries[1], (0,))], **options)
+    prepare(maker, counter.trunk, _jobs((entries[:1], (0, 1)), (entries[1:2], (0,))), **options)
     (data / entries[3].path).unlink()
     counter.chunks = 0
 
     with ThreadPoolExecutor(1) as beside:
-        source = prepare(maker, counter.trunk, _jobs(entries, 0, 1), **options, beside=beside)
+        source = prepare(maker, counter.trunk, _jobs((entries, (0, 1))), **options, beside=beside)
         found = _read_all(source, entries[:3], 0, 1)
 
     assert counter.chunks == 1 + 2
     assert list(source.lost) == [entries[3].path]
-    expected = prepare(maker, counter.trunk, _jobs(entries[:3], 0, 1), **options)
+    expected = prepare(maker, counter.trunk, _jobs((entries[:3], (0, 1))), **options)
     np.testing.assert_array_equal(found, _read_all(expected, entries[:3], 0, 1))
 
 
@@ -545,7 +562,7 @@ def test_views_that_may_not_wait_are_computed_before(
         source = prepare(
             _maker(data),
             trunk,
-            _jobs(entries, 0, 1),
+            _jobs((entries, (0, 1))),
             cache_root=cache,
             limit_bytes=LIMIT,
             beside=beside,
@@ -562,7 +579,7 @@ def test_a_feature_computed_beside_that_is_not_finite_is_told_by_the_reader(
     """Whoever needs it gets the error; the first view was sound."""
     entries, counter = _draw(data, 2), _Counter()
 
-    with _prepare_beside(data, counter.trunk, _jobs(entries, 0, 1), cache) as (source, gate):
+    with _prepare_beside(data, counter.trunk, _jobs((entries, (0, 1))), cache) as (source, gate):
         counter.factor = np.inf
         gate.set()
 
@@ -576,7 +593,7 @@ def test_a_cache_that_fails_beside_is_done_without(
 ) -> None:
     """Its folder is a file by then: one warning, and the reader computes what it needs."""
     entries, counter = _draw(data, 2), _Counter()
-    jobs = _jobs(entries, 0, 1, 2)
+    jobs = _jobs((entries, (0, 1, 2)))
 
     with _prepare_beside(data, counter.trunk, jobs, cache) as (source, gate):
         shutil.rmtree(cache)
@@ -593,7 +610,7 @@ def test_a_cache_that_fails_beside_is_done_without(
 
 def test_views_that_nobody_waits_for_can_be_left(data: Path, cache: Path) -> None:
     """A training that ends early does not wait for the views of epochs that it never saw."""
-    counter, jobs = _Counter(), _jobs(_draw(data, 2), 0, 1, 2)
+    counter, jobs = _Counter(), _jobs((_draw(data, 2), (0, 1, 2)))
 
     with _prepare_beside(data, counter.trunk, jobs, cache) as (source, gate):
         source.stop()
@@ -608,7 +625,7 @@ def test_a_signal_ends_the_wait_for_features(data: Path, cache: Path) -> None:
     """Ctrl-C while a view is still being computed."""
     entries, trunk = _draw(data, 2), _Counter().trunk
 
-    with watch_signals(), _prepare_beside(data, trunk, _jobs(entries, 0, 1), cache) as begun:
+    with watch_signals(), _prepare_beside(data, trunk, _jobs((entries, (0, 1))), cache) as begun:
         source, gate = begun
         timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
         timer.start()

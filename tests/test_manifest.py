@@ -102,6 +102,14 @@ def test_row_39_newer_schema_is_refused(tmp_path: Path) -> None:
         {"entries": [{**manifest().to_json()["entries"][0], "split": "valid"}]},
         {"entries": [{**manifest().to_json()["entries"][0], "path": "/etc/passwd"}]},
         {"entries": [{**manifest().to_json()["entries"][0], "sha256": "12"}]},
+        {"entries": [{**manifest().to_json()["entries"][0], "sha256": "AB" * 32}]},
+        {"entries": [{**manifest().to_json()["entries"][0], "path": "a\0b"}]},
+        *(
+            {"entries": [{**manifest().to_json()["entries"][0], name: number}]}
+            for name in ("label", "bytes", "width", "height")
+            for number in (-1, 2**63)
+        ),
+        {"entries": [{**manifest().to_json()["entries"][0], "height": 2**31}]},
     ],
 )
 def test_what_is_no_manifest_is_refused(change: dict[str, Any]) -> None:

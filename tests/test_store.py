@@ -164,6 +164,17 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tiny_disk: Path) -> None:
     assert _names(tiny_disk) == ["file"]
 
 
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_full_disk_is_told_how_much_was_to_be_written(tiny_disk: Path, is_sealed: bool) -> None:
+    """In one text or in pieces."""
+    value = {"text": "n" * 1_000_000}
+
+    with pytest.raises(MachineError, match=r"1\.0 MB are needed, .* are free in"):
+        (store.write_sealed_json if is_sealed else store.write_json)(tiny_disk / "file", value)
+
+    assert _names(tiny_disk) == []
+
+
 def test_a_folder_on_a_full_disk_cannot_be_locked(tiny_disk: Path) -> None:
     """The lock holds a few bytes; without room for them the error is expected too."""
     with (tiny_disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):

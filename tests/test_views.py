@@ -99,23 +99,23 @@ def test_key_of_a_view_tells_apart_everything_that_changes_its_pixels(
     maker = _maker(tmp_path)
     other = dataclasses.replace(entry, sha256="0" * 64)
     keys = [
-        maker.key(entry, 0),
-        maker.key(entry, 1),
-        maker.key(other, 0),
-        _maker(tmp_path, seed=4).key(entry, 0),
-        _maker(tmp_path, augment=AugmentConfig(zoom=0.2)).key(entry, 0),
-        maker.key(entry, PLAIN),
+        maker.key(entry.sha256, 0),
+        maker.key(entry.sha256, 1),
+        maker.key(other.sha256, 0),
+        _maker(tmp_path, seed=4).key(entry.sha256, 0),
+        _maker(tmp_path, augment=AugmentConfig(zoom=0.2)).key(entry.sha256, 0),
+        maker.key(entry.sha256, PLAIN),
     ]
 
     assert len(set(keys)) == len(keys)
     renamed = dataclasses.replace(entry, path="elsewhere/b.png", label=7, split="val")
-    assert _maker(tmp_path / "moved").key(renamed, 0) == keys[0]
+    assert _maker(tmp_path / "moved").key(renamed.sha256, 0) == keys[0]
 
 
 def test_key_of_the_plain_view_ignores_seed_and_augmentation(tmp_path: Path, entry: Entry) -> None:
     """Validation features are shared by all runs on the same trunk."""
     keys = {
-        _maker(tmp_path, seed=seed, augment=PRESETS[name]).key(entry, PLAIN)
+        _maker(tmp_path, seed=seed, augment=PRESETS[name]).key(entry.sha256, PLAIN)
         for seed in (0, 1)
         for name in PRESETS
     }
@@ -127,12 +127,12 @@ def test_key_changes_with_the_rule_of_augmentation(
     tmp_path: Path, entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A later version that draws otherwise must not find the features of this one."""
-    before = _maker(tmp_path).key(entry, 0), _maker(tmp_path).key(entry, PLAIN)
+    before = _maker(tmp_path).key(entry.sha256, 0), _maker(tmp_path).key(entry.sha256, PLAIN)
 
     monkeypatch.setattr(augment, "RULE_VERSION", augment.RULE_VERSION + 1)
 
-    assert _maker(tmp_path).key(entry, 0) != before[0]
-    assert _maker(tmp_path).key(entry, PLAIN) == before[1]
+    assert _maker(tmp_path).key(entry.sha256, 0) != before[0]
+    assert _maker(tmp_path).key(entry.sha256, PLAIN) == before[1]
 
 
 def test_identity_changes_with_the_size_and_nothing_of_a_single_run(tmp_path: Path) -> None:

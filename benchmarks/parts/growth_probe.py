@@ -41,7 +41,7 @@ def list_jobs(folder: Path, count: int) -> Jobs:
         )
         for number in range(count)
     )
-    return Jobs((entries, (PLAIN,)))
+    return Jobs(entries, [(PLAIN,)] * count)
 
 
 def measure(folder: Path, count: int, *, image_px: int, weights: str) -> dict[str, Any]:

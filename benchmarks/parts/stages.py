@@ -130,7 +130,8 @@ class Stages:
             root=manifest.root, image_px=config.image_px, augment=config.augment, seed=config.seed
         )
         views = views_of_phases(config)
-        jobs = Jobs((manifest.of_split("train"), views), (manifest.of_split("val"), (PLAIN,)))
+        train, val = manifest.of_split("train"), manifest.of_split("val")
+        jobs = Jobs(train + val, [views] * len(train) + [(PLAIN,)] * len(val))
         limit = int(config.cache_limit_gb * 1e9)
         return prepare(maker, self.trunks[cut], jobs, cache_root=self.cache_root, limit_bytes=limit)
 

@@ -143,7 +143,7 @@ def measure(
             advance(len(chunk))
     means, maxima, from_files = zip(*rows, strict=True)
     return Measured(
-        entries=tuple(pictures.entries),
+        entries=pictures.entries,
         expected=softmax(expected, temperature=temperature),
         on_pixels=np.concatenate(on_pixels),
         from_files=np.stack(from_files),

@@ -83,7 +83,7 @@ def limits_of(format_name: str, *, accuracy_budget: float) -> Limits:
 class Measured:
     """What Keras and an artifact answered on the same images, one row per image."""
 
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     """The images."""
     expected: Floats
     """Probabilities of Keras on Pillow's pixels, shape (n, classes)."""

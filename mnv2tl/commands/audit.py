@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +48,6 @@ def audit(data: Path, out: Path | None, as_json: bool, **values: Any) -> None:
 
 def _to_json(scan: Scan) -> dict[str, Any]:
     manifest = scan.manifest
-    value = manifest.to_json()
     counts = manifest.counts()
     return {
         "images": len(manifest.entries),
@@ -54,16 +55,16 @@ def _to_json(scan: Scan) -> dict[str, Any]:
             {"class_name": name, **count, "val_share": _share(count["val"], sum(count.values()))}
             for name, count in zip(manifest.class_names, counts, strict=True)
         ],
-        "left_out": value["left_out"],
-        "duplicates": value["duplicates"],
+        "left_out": [dataclasses.asdict(each) for each in manifest.left_out],
+        "duplicates": manifest.duplicates,
         "split": {
             **manifest.split_rule,
             **{name: sum(count[name] for count in counts) for name in counts[0]},
         },
         "near_duplicates": manifest.near_duplicates,
         "warnings": list(manifest.warnings),
-        "root": value["root"],
-        "sha256": value["sha256"],
+        "root": os.fspath(manifest.root),
+        "sha256": manifest.sha256,
         "files_read": scan.files_read,
     }
 

@@ -5,6 +5,7 @@ As objects they would take 330 bytes each; so they take their path and 62.
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -56,8 +57,9 @@ class Entries(Sequence[Entry]):
         entries: Taken in their order.
 
     Raises:
-        ValueError: A hash or a path cannot be one.
-        OverflowError: A label or a size is negative or too large.
+        ValueError: A hash is none, or a path holds the character 0.
+        KeyError: A split is not one of `SPLITS`.
+        OverflowError: A number is negative or too large.
 
     Example:
         >>> from mnv2tl.data.entries import Entries, Entry
@@ -82,6 +84,8 @@ class Entries(Sequence[Entry]):
             columns.paths.append(entry.path)
             columns.labels.append(entry.label)
             columns.splits.append(_CODES[entry.split])
+            if not entry.sha256:
+                raise ValueError(f"{entry.path!a} has no SHA-256")
             columns.sha256.append(entry.sha256)
             sizes.append(entry.bytes)
             columns.widths.append(entry.width)
@@ -101,21 +105,28 @@ class Entries(Sequence[Entry]):
         widths: array[int],
         heights: array[int],
     ) -> Self:
-        """Return the entries of these fields; the caller changes none of them any more."""
+        """Return the entries of these fields; the caller changes none of them any more.
+
+        Raises:
+            ValueError: They are not equally long.
+        """
         codes = bytearray(map(_CODES.__getitem__, splits))
         columns = _Columns(paths, labels, codes, sha256, sizes, widths, heights)
-        return cls()._with(columns, range(len(codes)))
+        lengths = {len(column) for column in columns}
+        if len(lengths) != 1:
+            raise ValueError(f"columns must be equally long, got {sorted(lengths)}")
+        return cls._select(columns, range(len(codes)))
 
     def take(self, numbers: Iterable[int]) -> Self:
         """Return some of them, in the order of `numbers`."""
         rows = self._rows
-        return type(self)()._with(self._columns, array("Q", [rows[each] for each in numbers]))
+        return self._select(self._columns, array("Q", [rows[each] for each in numbers]))
 
     def of_split(self, name: Split) -> Self:
         """Return those of one split, in their order."""
         code, splits = _CODES[name], self._columns.splits
         rows = array("Q", [row for row in self._rows if splits[row] == code])
-        return type(self)()._with(self._columns, rows)
+        return self._select(self._columns, rows)
 
     def paths(self) -> Iterator[str]:
         """Yield the path of each."""
@@ -127,23 +138,17 @@ class Entries(Sequence[Entry]):
         """Yield the label of each."""
         return map(self._columns.labels.__getitem__, self._rows)
 
+    def hashes(self) -> Iterator[str]:
+        """Yield the SHA-256 of each."""
+        return (self._columns.sha256[row].hex() for row in self._rows)
+
     def splits(self) -> Iterator[Split]:
         """Yield the split of each."""
         return (SPLITS[self._columns.splits[row]] for row in self._rows)
 
     def to_dicts(self) -> Iterator[dict[str, Any]]:
         """Yield the fields of each, in the order of `Entry`."""
-        columns = self._columns
-        for row in self._rows:
-            yield {
-                "path": columns.paths[row],
-                "label": columns.labels[row],
-                "split": SPLITS[columns.splits[row]],
-                "sha256": columns.sha256[row].hex(),
-                "bytes": columns.sizes[row],
-                "width": columns.widths[row],
-                "height": columns.heights[row],
-            }
+        return map(self._to_dict, self._rows)
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -157,7 +162,7 @@ class Entries(Sequence[Entry]):
         """Return one of them, or some."""
         if isinstance(at, slice):
             return self.take(range(len(self))[at])
-        return next(iter(self.take([at])))
+        return Entry(**self._to_dict(self._rows[at]))
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield each."""
@@ -175,6 +180,27 @@ class Entries(Sequence[Entry]):
         """Return how many there are."""
         return f"<{len(self)} entries>"
 
-    def _with(self, columns: _Columns, rows: Sequence[int]) -> Self:
-        self._columns, self._rows = columns, rows
-        return self
+    def __add__(self, other: Entries) -> Entries:
+        """Return both, one behind the other."""
+        if self._columns is other._columns:
+            return self._select(self._columns, array("Q", [*self._rows, *other._rows]))
+        return Entries(itertools.chain(self, other))
+
+    @classmethod
+    def _select(cls, columns: _Columns, rows: Sequence[int]) -> Self:
+        """Return some rows of columns; making empty columns first would take most of the time."""
+        entries = object.__new__(cls)
+        entries._columns, entries._rows = columns, rows
+        return entries
+
+    def _to_dict(self, row: int) -> dict[str, Any]:
+        columns = self._columns
+        return {
+            "path": columns.paths[row],
+            "label": columns.labels[row],
+            "split": SPLITS[columns.splits[row]],
+            "sha256": columns.sha256[row].hex(),
+            "bytes": columns.sizes[row],
+            "width": columns.widths[row],
+            "height": columns.heights[row],
+        }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,8 @@ SCHEMA = 1
 _TYPES = {
     each.name: {"str": str, "int": int, "Split": str}[str(each.type)] for each in fields(Entry)
 }
-_MOST, _MOST_BYTES = 2**32, 2**63
+_MOST, _MOST_BYTES = 2**31, 2**63
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,17 +102,19 @@ class Manifest:
             if value["schema"] > SCHEMA:
                 message = f"manifest schema {value['schema']}, this version reads <= {SCHEMA}"
                 raise ArtifactError("E404", message, fix="update mnv2tl")
+            class_names = tuple(value["class_names"])
+            if not all(isinstance(name, str) for name in class_names):
+                raise TypeError("class_names must be text")
             manifest = cls(
                 root=Path(value["root"]),
-                class_names=tuple(value["class_names"]),
-                entries=Entries(map(_read_entry, value["entries"])),
+                class_names=class_names,
+                entries=Entries(_read_entry(each, len(class_names)) for each in value["entries"]),
                 left_out=tuple(LeftOut(**left_out) for left_out in value["left_out"]),
                 duplicates=tuple(tuple(group) for group in value["duplicates"]),
                 near_duplicates=dict(value["near_duplicates"]),
                 warnings=tuple(value["warnings"]),
                 split_rule=dict(value["split_rule"]),
             )
-            _check(manifest)
             expected = value["sha256"]
             found = manifest.sha256
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -184,24 +188,18 @@ def _identity(manifest: Manifest, entry: Entry) -> tuple[str, str, str]:
     return entry.sha256, manifest.class_names[entry.label], entry.split
 
 
-def _check(manifest: Manifest) -> None:
-    if not all(isinstance(name, str) for name in manifest.class_names):
-        raise TypeError("class_names must be text")
-    if max(manifest.entries.labels(), default=-1) >= len(manifest.class_names):
-        raise ValueError("a label is no index into class_names")
-
-
-def _read_entry(value: Any) -> Entry:
+def _read_entry(value: Any, classes: int) -> Entry:
     """Return an entry of a JSON file, whose types and ranges nobody has checked."""
     entry = Entry(**value)
     for name, kind in _TYPES.items():
         if type(getattr(entry, name)) is not kind:
             raise TypeError(f"{entry.path!r}: {name} is not {kind.__name__}")
-    sides = (entry.label, entry.width, entry.height)
-    if not all(0 <= each < _MOST for each in sides) or not 0 <= entry.bytes < _MOST_BYTES:
-        raise ValueError(f"{entry.path!r}: a number is out of range")
-    if entry.split not in SPLITS:
-        raise ValueError(f"{entry.path!r}: split out of range")
-    if len(entry.sha256) != 64 or "\0" in entry.path or PurePosixPath(entry.path).is_absolute():
+    is_pixels = 0 <= entry.width < _MOST and 0 <= entry.height < _MOST
+    if not is_pixels or not 0 <= entry.bytes < _MOST_BYTES:
+        raise ValueError(f"{entry.path!r}: width, height or bytes out of range")
+    if entry.split not in SPLITS or not 0 <= entry.label < classes:
+        raise ValueError(f"{entry.path!r}: split or label out of range")
+    is_path = "\0" not in entry.path and not PurePosixPath(entry.path).is_absolute()
+    if not is_path or not _SHA256.fullmatch(entry.sha256):
         raise ValueError(f"{entry.path!r}: path or hash out of range")
     return entry

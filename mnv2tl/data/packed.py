@@ -6,7 +6,6 @@ million files.
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self, overload
@@ -19,8 +18,8 @@ NO_SHA256 = bytes(SHA256_BYTES)
 
 _DECODED = 1000
 """Texts that are a str at a time."""
-# Names on Linux may hold any bytes, those of Windows halves of a pair.
-_ENCODING = ("utf-8", "surrogatepass" if os.name == "nt" else "surrogateescape")
+# Any str comes back: names of Linux may hold any bytes, those of Windows halves of a pair.
+_ENCODING = ("utf-8", "surrogatepass")
 
 
 class Texts(Sequence[str]):
@@ -71,7 +70,7 @@ class Texts(Sequence[str]):
         """Add a text.
 
         Raises:
-            ValueError: It has the character 0, or one that no name of a file can have here.
+            ValueError: It has the character 0.
         """
         content = text.encode(*_ENCODING)
         if 0 in content:
@@ -85,15 +84,17 @@ class Texts(Sequence[str]):
         if not texts:
             return
         before = prefix.encode(*_ENCODING)
-        first = len(self._content)
-        self._content += before + texts._content[:-1].replace(b"\0", b"\0" + before) + b"\0"
-        starts = np.frombuffer(texts._starts, np.uint64)[1:]
-        moved = starts + np.arange(1, len(texts) + 1, dtype=np.uint64) * np.uint64(len(before))
-        self._starts.frombytes((moved + np.uint64(first)).tobytes())
+        content = before + texts._content[:-1].replace(b"\0", b"\0" + before) + b"\0"
+        ends = np.frombuffer(_find_ends(content), np.uint64) + np.uint64(len(self._content))
+        self._content += content
+        self._starts.frombytes(ends.tobytes())
 
     def take(self, rows: Iterable[int]) -> Texts:
         """Return some of them, in the order of `rows`."""
-        return Texts(self[row] for row in rows)
+        content, starts, taken = self._content, self._starts, Texts()
+        taken._content += b"".join([content[starts[row] : starts[row + 1]] for row in rows])
+        taken._starts.frombytes(_find_ends(taken._content))
+        return taken
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -182,7 +183,9 @@ class Digests(Sequence[bytes]):
 
     def take(self, rows: Iterable[int]) -> Digests:
         """Return some of them, in the order of `rows`."""
-        return Digests(b"".join([self[row] for row in rows]))
+        content = self.content
+        starts = [SHA256_BYTES * row for row in rows]
+        return Digests(b"".join([content[start : start + SHA256_BYTES] for start in starts]))
 
     def __len__(self) -> int:
         """Return how many there are."""

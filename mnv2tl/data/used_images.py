@@ -90,7 +90,12 @@ def choose_images(listing: Listing, records: list[Columns]) -> tuple[UsedImages,
         listing: What the folders hold.
         records: What was read of the files of each group of `listing.groups`; emptied on the way,
             for the sake of memory.
+
+    Raises:
+        ValueError: They are not equally many.
     """
+    if len(records) != len(listing.groups):
+        raise ValueError(f"{len(listing.groups)} groups must have records, got {len(records)}")
     used = UsedImages(
         paths=Texts(), class_names=[], splits=[], sizes=array("Q"), records=Columns.make_blank(0)
     )

@@ -42,13 +42,18 @@ class ViewMaker:
             "image_px": self.image_px,
         }
 
-    def key(self, entry: Entry, view: int) -> str:
-        """Return 32 hexadecimal digits that are equal only for equal pixels of one `identity`."""
+    def key(self, sha256: str, view: int) -> str:
+        """Return 32 hexadecimal digits that are equal only for equal pixels of one `identity`.
+
+        Args:
+            sha256: Of the image's file.
+            view: Which one.
+        """
         rule = "plain"
         if view != PLAIN:
             rule = f"{_name_rule(augment.RULE_VERSION, self.augment, self.seed)}:{view}"
         # Short, since all views of a data set have theirs in memory.
-        return sha256_bytes(f"{entry.sha256}:{rule}".encode())[:32]
+        return sha256_bytes(f"{sha256}:{rule}".encode())[:32]
 
     def load(self, entry: Entry) -> NDArray[np.uint8]:
         """Return the plain pixels of an image, shape (image_px, image_px, 3).

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnv2tl.data.entries import Entry
+from mnv2tl.data.entries import Entries, Entry
 from mnv2tl.data.manifest import LeftOut, Manifest
 from mnv2tl.data.split import SPLITS
 from mnv2tl.report.answers import read_thumbnails
@@ -103,7 +104,7 @@ def make_audit(manifest: Manifest, root: Path, *, image_px: int, max_pixels: int
         image_px: Side that the network sees.
         max_pixels: Largest image that is decoded.
     """
-    by_path = {entry.path: entry for entry in manifest.entries}
+    by_path = _find_named(manifest)
     duplicates = [
         (f"{len(group)} equal files", [by_path[path] for path in group if path in by_path])
         for group in manifest.duplicates[:CAP]
@@ -142,13 +143,25 @@ def make_audit(manifest: Manifest, root: Path, *, image_px: int, max_pixels: int
     )
 
 
-def _choose_sheets(manifest: Manifest) -> list[tuple[str, list[Entry]]]:
+def _find_named(manifest: Manifest) -> dict[str, Entry]:
+    """Return path -> entry of the images that are shown as duplicates or near ones."""
+    named = set(itertools.chain.from_iterable(manifest.duplicates[:CAP]))
+    for a, b, _ in manifest.near_duplicates.get("examples", ())[:CAP]:
+        named.update((a, b))
+    numbers = [number for number, path in enumerate(manifest.entries.paths()) if path in named]
+    return {entry.path: entry for entry in manifest.entries.take(numbers)}
+
+
+def _choose_sheets(manifest: Manifest) -> list[tuple[str, Entries]]:
     """Return the first classes, each with its images in an order that their content decides."""
-    of_class: dict[int, list[Entry]] = {}
-    for entry in sorted(manifest.entries, key=lambda each: each.sha256):
-        of_class.setdefault(entry.label, []).append(entry)
-    names = enumerate(manifest.class_names[:SHEETS])
-    return [(name, of_class.get(label, [])) for label, name in names]
+    hashes = list(manifest.entries.hashes())
+    of_class: list[list[int]] = [[] for _ in manifest.class_names]
+    for number, label in enumerate(manifest.entries.labels()):
+        of_class[label].append(number)
+    return [
+        (name, manifest.entries.take(sorted(numbers, key=hashes.__getitem__)))
+        for name, numbers in zip(manifest.class_names[:SHEETS], of_class, strict=False)
+    ]
 
 
 def _name_pair(first: Entry, second: Entry, bits: int) -> str:
