@@ -56,7 +56,7 @@ def _write(
 
 def _write_resize(image_px: int) -> bytes:
     writer = GraphWriter()
-    shape = writer.constant("shape", np.array([-1, image_px, image_px, 3]))
+    shape = writer.constant("shape", np.array([-1, image_px, image_px, 3], np.int64))
     writer.add("Reshape", [write_resize(writer, "image", image_px), shape], "resized")
     info = helper.make_tensor_value_info
     image = info("image", TensorProto.UINT8, ("N", "H", "W", 3))

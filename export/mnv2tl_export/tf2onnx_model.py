@@ -68,14 +68,8 @@ def replace_network(native: bytes, converted: bytes) -> bytes:
     start = next(at for at, node in enumerate(nodes) if RESIZED in node.input)
     end = next(at for at, node in enumerate(nodes) if LOGITS in node.output)
     _check_network(network, classes=model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
-    image_px = _shapes(network.graph.input)[0][1]
-    shape = numpy_helper.from_array(np.array([-1, image_px, image_px, 3]), f"{_PREFIX}/shape")
-    pixels, floats = f"{_PREFIX}/pixels", f"{_PREFIX}/float"
-    entry = (
-        helper.make_node("Reshape", [RESIZED, shape.name], [pixels], name=pixels),
-        helper.make_node("Cast", [pixels], [floats], name=floats, to=TensorProto.FLOAT),
-    )
-    _rename(network.graph, source=floats)
+    shape, *entry = _make_entry(_shapes(network.graph.input)[0][1])
+    _rename(network.graph, source=entry[-1].name)
     nodes = [*nodes[:start], *entry, *network.graph.node, *nodes[end + 1 :]]
     constants = [*model.graph.initializer, shape, *network.graph.initializer]
     del model.graph.node[:], model.graph.initializer[:]
@@ -104,6 +98,16 @@ def _check_network(network: onnx.ModelProto, *, classes: int) -> None:
     for node in network.graph.node:
         if node.domain not in DOMAINS or node.op_type not in OPERATORS:
             raise _refusal(f"the operator {node.op_type}")
+
+
+def _make_entry(image_px: int) -> tuple[TensorProto, NodeProto, NodeProto]:
+    """Return what makes float32 (n, px, px, 3) of the tensor `RESIZED`: a shape, and two nodes."""
+    sides = np.array([-1, image_px, image_px, 3], np.int64)
+    shape = numpy_helper.from_array(sides, f"{_PREFIX}/shape")
+    pixels, floats = f"{_PREFIX}/pixels", f"{_PREFIX}/float"
+    reshape = helper.make_node("Reshape", [RESIZED, shape.name], [pixels], name=pixels)
+    cast = helper.make_node("Cast", [pixels], [floats], name=floats, to=TensorProto.FLOAT)
+    return shape, reshape, cast
 
 
 def _shapes(values: Sequence[onnx.ValueInfoProto]) -> list[list[int]]:

@@ -36,7 +36,7 @@ def make_tiny() -> bytes:
     """Return the bytes of the file."""
     writer = GraphWriter()
     x = write_resize(writer, "image", IMAGE_PX)
-    shape = writer.constant("shape", np.array([-1, IMAGE_PX, IMAGE_PX, 3]))
+    shape = writer.constant("shape", np.array([-1, IMAGE_PX, IMAGE_PX, 3], np.int64))
     x = writer.add("Reshape", [x, shape], "image/pixels")  # (n, 16, 16, 3)
     x = writer.add("Cast", [x], "image/float", to=TensorProto.FLOAT)
     x = writer.add("ReduceMean", [x], "mean", axes=[1, 2], keepdims=0)  # (n, 3)
