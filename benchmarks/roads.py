@@ -144,10 +144,8 @@ def cut_network(content: bytes) -> bytes:
     classes = graph.output[0].type.tensor_type.shape.dim[1].dim_value
     for part in (graph.node, graph.initializer, graph.input, graph.output):
         del part[:]
-    nchw = "image/nchw"
-    graph.node.append(helper.make_node("Transpose", [INPUT], [nchw], perm=[0, 3, 1, 2]))
     for node in nodes[: last + 1]:
-        node.input[:] = [nchw if name == RESIZED else name for name in node.input]
+        node.input[:] = [INPUT if name == RESIZED else name for name in node.input]
         graph.node.append(node)
     graph.initializer.extend(constants)
     float32 = TensorProto.FLOAT

@@ -17,6 +17,8 @@ from mnv2tl.mobilenet import BATCH_NORM_EPSILON, INPUT, Layer
 from mnv2tl.scaling import SCALINGS
 
 Arrays = Mapping[str, NDArray[np.float32]]
+Floats = Mapping[str, NDArray[np.floating]]
+"""Arrays, some of them float64 still."""
 
 # The newest pair that an onnxruntime of two years ago (1.19) still loads with room to spare.
 OPSET = 17
@@ -83,8 +85,7 @@ def write_trunk(layers: Sequence[Layer], arrays: Arrays, *, scaling: str) -> byt
     """
     side = layers[0].px * layers[0].stride
     writer = GraphWriter()
-    scaled = write_scaling(writer, INPUT, scaling)
-    last = write_layers(writer, layers, arrays, scaled)
+    last = write_network(writer, layers, arrays, INPUT, scaling=scaling)
     shape = ("n", *layers[-1].output_shape)
     if layers[-1].px:
         writer.add("Transpose", [last], "features", perm=[0, 2, 3, 1])  # (n, h, w, channels)
@@ -95,26 +96,39 @@ def write_trunk(layers: Sequence[Layer], arrays: Arrays, *, scaling: str) -> byt
     return writer.model([image], output)
 
 
-def write_scaling(writer: GraphWriter, image: str, scaling: str) -> str:
-    """Write uint8 (n, h, w, 3) to scaled float32 (n, 3, h, w)."""
-    x = writer.add("Cast", [image], "image/float", to=TensorProto.FLOAT)
-    x = writer.add("Transpose", [x], "image/nchw", perm=[0, 3, 1, 2])  # (n, 3, h, w)
-    return write_rescaling(writer, x, scaling)
+def write_network(
+    writer: GraphWriter, layers: Sequence[Layer], arrays: Arrays, pixels: str, *, scaling: str
+) -> str:
+    """Write layers from the first one on; return the name of the last output.
 
+    A picture is read as one channel whose columns are the colours of its pixels, so nothing is
+    transposed. The weights of the first convolution take the scaling's factor; the level that
+    becomes zero is subtracted before, since the convolution pads with zeros.
 
-def write_rescaling(writer: GraphWriter, x: str, scaling: str) -> str:
-    """Write float32 pixels from 0 to 255, any shape, to scaled ones."""
+    Args:
+        writer: Takes the nodes.
+        layers: The first layers of the network, not empty.
+        arrays: Their weights, keyed `layer/name`.
+        pixels: Name of a uint8 tensor that holds (n, px, px, 3), of any shape.
+        scaling: A key of `SCALINGS`.
+    """
+    side, key = layers[0].px * layers[0].stride, f"{layers[0].name}/kernel"
     factor, offset = SCALINGS[scaling]
-    scale = writer.constant("scaling/factor", np.array(factor, np.float32))
-    x = writer.add("Mul", [x, scale], "image/factor")
-    shift = writer.constant("scaling/offset", np.array(offset, np.float32))
-    return writer.add("Add", [x, shift], "image/scaled")
+    shape = writer.constant("image/shape", np.array([-1, 1, side, 3 * side], np.int64))
+    x = writer.add("Reshape", [pixels, shape], "image/rows")  # (n, 1, px, 3 px)
+    x = writer.add("Cast", [x], "image/float", to=TensorProto.FLOAT)
+    if offset:
+        zero = writer.constant("scaling/zero", np.array(-offset / factor, np.float32))
+        x = writer.add("Sub", [x, zero], "image/centred")
+    kernel = arrays[key].astype(np.float64) * factor
+    return write_layers(writer, layers, {**arrays, key: kernel}, x)
 
 
-def write_layers(writer: GraphWriter, layers: Sequence[Layer], arrays: Arrays, start: str) -> str:
+def write_layers(writer: GraphWriter, layers: Sequence[Layer], arrays: Floats, start: str) -> str:
     """Write layers that read (n, channels, h, w); return the name of the last output.
 
-    The pooled output is (n, channels).
+    The first layer of the network reads a picture as (n, 1, h, 3 w). The pooled output is
+    (n, channels).
     """
     by_name = {layer.name: layer for layer in layers}
     outputs = {layers[0].inputs[0]: start}
@@ -131,9 +145,8 @@ def write_layers(writer: GraphWriter, layers: Sequence[Layer], arrays: Arrays, s
             case "add":
                 outputs[layer.name] = writer.add("Add", source, layer.name)
             case "pool":
-                outputs[layer.name] = writer.add(
-                    "ReduceMean", source, layer.name, axes=[2, 3], keepdims=0
-                )  # (n, channels)
+                mean = writer.add("GlobalAveragePool", source, f"{layer.name}/mean")
+                outputs[layer.name] = writer.add("Flatten", [mean], layer.name)  # (n, channels)
             case "batch_norm" if layer.name not in folded.values():
                 outputs[layer.name] = _write_norm(writer, layer, arrays, source[0])
             case "batch_norm" | "pad":
@@ -157,7 +170,7 @@ def _relu6_limits(writer: GraphWriter) -> tuple[str, str]:
 
 
 def _scale_and_shift(
-    norm: Layer, arrays: Arrays
+    norm: Layer, arrays: Floats
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the factor and the summand per channel of a BatchNorm at inference."""
     gamma, beta, mean, variance = (
@@ -168,7 +181,7 @@ def _scale_and_shift(
     return scale, beta - mean * scale
 
 
-def _write_norm(writer: GraphWriter, layer: Layer, arrays: Arrays, source: str) -> str:
+def _write_norm(writer: GraphWriter, layer: Layer, arrays: Floats, source: str) -> str:
     scale, shift = (part.astype(np.float32) for part in _scale_and_shift(layer, arrays))
     factor = writer.constant(f"{layer.name}/factor", scale.reshape(-1, 1, 1))
     summand = writer.constant(f"{layer.name}/summand", shift.reshape(-1, 1, 1))
@@ -177,10 +190,15 @@ def _write_norm(writer: GraphWriter, layer: Layer, arrays: Arrays, source: str) 
 
 
 def _write_conv(
-    writer: GraphWriter, layer: Layer, norm: Layer | None, arrays: Arrays, source: str
+    writer: GraphWriter, layer: Layer, norm: Layer | None, arrays: Floats, source: str
 ) -> str:
     kernel = arrays[f"{layer.name}/kernel"].astype(np.float64)
     is_depthwise = layer.kind == "depthwise"
+    side = layer.kernel_px
+    # Columns that a pixel takes: of a picture, one for each colour.
+    columns = layer.in_channels if layer.inputs == (INPUT,) else 1
+    if columns > 1:
+        kernel = kernel.reshape(side, side * columns, 1, -1)  # (h, 3 w, 1, out)
     # Keras (h, w, in, out) and (h, w, channels, 1) become (out, in, h, w) and (channels, 1, h, w).
     weight = kernel.transpose((2, 3, 0, 1) if is_depthwise else (3, 2, 0, 1))
     inputs = [source, f"{layer.name}/weight"]
@@ -189,7 +207,6 @@ def _write_conv(
         weight = weight * scale.reshape(-1, 1, 1, 1)
         inputs.append(writer.constant(f"{layer.name}/bias", shift.astype(np.float32)))
     writer.constant(f"{layer.name}/weight", weight.astype(np.float32))
-    side = layer.kernel_px
     # Sides are even where the stride is 2, so 'same' and Keras' pad layer both pad the far edge.
     near = (side - 1) // 2 if layer.stride == 1 else 0
     far = (side - 1) // 2
@@ -197,8 +214,8 @@ def _write_conv(
         "Conv",
         inputs,
         layer.name,
-        kernel_shape=[side, side],
-        strides=[layer.stride] * 2,
-        pads=[near, near, far, far],
+        kernel_shape=[side, side * columns],
+        strides=[layer.stride, layer.stride * columns],
+        pads=[near, near * columns, far, far * columns],
         group=layer.channels if is_depthwise else 1,
     )

@@ -173,16 +173,21 @@ def _zero_one_weight(model: Any) -> None:
 
 
 def _swap_channels(model: Any) -> None:
-    _change(model, "Conv1/weight", lambda kernel: kernel[:, ::-1])
+    # (out, 1, 3, 9), with the colours of a pixel side by side
+    _change(
+        model,
+        "Conv1/weight",
+        lambda kernel: kernel.reshape(-1, 1, 3, 3, 3)[..., ::-1].reshape(kernel.shape),
+    )
 
 
 def _scale_wrongly(model: Any) -> None:
-    _change(model, "scaling/factor", lambda factor: factor / 2)
-    _change(model, "scaling/offset", lambda offset: offset + 1)
+    _change(model, "Conv1/weight", lambda kernel: kernel / 2)
+    _change(model, "scaling/zero", lambda zero: zero * 0)
 
 
 def _resize_from_corners(model: Any) -> None:
-    _change(model, "resize/odd", lambda odd: odd - 1)
+    _change(model, "resize/middles", lambda middles: middles - np.float32(0.5))
 
 
 def _permute_labels(model: Any) -> None:

@@ -26,10 +26,12 @@ from tests.networks import draw_network
 
 PX = 96
 CLASSES = 4
-# One pixel, lines, tall and wide, smaller, larger, one side right, both right, whole multiples.
+# One pixel, lines, tall and wide, smaller, larger, one side right, both right, whole multiples,
+# one more and one less, a video's.
 SIZES = [
     *((1, 1), (1, 40), (40, 1), (2, 3), (7, 350), (350, 7), (64, 64), (63, 101), (96, 96)),
     *((96, 50), (50, 96), (192, 192), (288, 96), (480, 640), (641, 479), (120, 112), (900, 33)),
+    *((3, 500), (500, 3), (7, 96), (96, 7), (97, 95), (95, 97), (1080, 1920), (1920, 1080)),
 ]
 
 
@@ -54,10 +56,11 @@ def _write(
 
 def _write_resize(image_px: int) -> bytes:
     writer = GraphWriter()
-    writer.add("Identity", [write_resize(writer, "image", image_px)], "resized")
+    shape = writer.constant("shape", np.array([-1, image_px, image_px, 3], np.int64))
+    writer.add("Reshape", [write_resize(writer, "image", image_px), shape], "resized")
     info = helper.make_tensor_value_info
     image = info("image", TensorProto.UINT8, ("N", "H", "W", 3))
-    return writer.model([image], info("resized", TensorProto.UINT8, ("N", 3, image_px, image_px)))
+    return writer.model([image], info("resized", TensorProto.UINT8, ("N", image_px, image_px, 3)))
 
 
 def _open(content: bytes) -> Any:
@@ -83,7 +86,7 @@ def test_graph_resizes_as_pillow_does(resize_session: Any, height: int, width: i
     """Every level is the same, for any size and for more pictures than one."""
     pixels = _draw_pixels(height, width, count=2)
 
-    resized = _run(resize_session, pixels).transpose(0, 2, 3, 1)
+    resized = _run(resize_session, pixels)
 
     expected = np.stack([images.resize(each, PX) for each in pixels])
     np.testing.assert_array_equal(resized, expected)
@@ -96,7 +99,7 @@ def test_graph_resizes_photographs_of_random_sizes_as_pillow_does(resize_session
         y, x = np.mgrid[0:height, 0:width]
         pixels = np.stack([x + y, 2 * x, 255 - y], axis=-1).astype(np.uint8)[np.newaxis]
 
-        resized = _run(resize_session, pixels)[0].transpose(1, 2, 0)
+        resized = _run(resize_session, pixels)[0]
 
         np.testing.assert_array_equal(resized, images.resize(pixels[0], PX))
 
@@ -105,10 +108,11 @@ def test_graph_resizes_photographs_of_random_sizes_as_pillow_does(resize_session
 def test_graph_resizes_to_other_sides(image_px: int) -> None:
     """The side reaches the constants."""
     session = _open(_write_resize(image_px))
-    for height, width in ((image_px, image_px), (480, 641), (50, 70)):
+    more, less = image_px + 1, image_px - 1
+    for height, width in ((image_px, image_px), (480, 641), (50, 70), (7, image_px), (more, less)):
         pixels = _draw_pixels(height, width)
 
-        resized = _run(session, pixels)[0].transpose(1, 2, 0)
+        resized = _run(session, pixels)[0]
 
         np.testing.assert_array_equal(resized, images.resize(pixels[0], image_px))
 
@@ -121,7 +125,7 @@ def test_reference_runtime_resizes_alike() -> None:
     for height, width in ((96, 96), (64, 64), (200, 131), (1, 1)):
         pixels = _draw_pixels(height, width)
 
-        resized = evaluator.run(None, {"image": pixels})[0][0].transpose(1, 2, 0)
+        resized = evaluator.run(None, {"image": pixels})[0][0]
 
         np.testing.assert_array_equal(resized, images.resize(pixels[0], PX))
 
@@ -137,10 +141,10 @@ def test_openvino_resizes_alike() -> None:
     core = openvino.Core()
     model = core.read_model(_write_resize(PX))
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    for height, width in ((96, 96), (64, 64), (200, 131), (480, 640)):
+    for height, width in ((96, 96), (64, 64), (200, 131), (480, 640), (96, 7), (500, 3), (1, 1)):
         pixels = _draw_pixels(height, width)
 
-        resized = compiled([pixels])[0][0].transpose(1, 2, 0)
+        resized = compiled([pixels])[0][0]
 
         np.testing.assert_array_equal(resized, images.resize(pixels[0], PX))
 

@@ -645,11 +645,11 @@ def test_row_42_pictures_that_do_not_fit_name_a_smaller_batch(model: Path) -> No
 def test_row_48_a_model_that_fails_when_it_runs_is_refused(model: Path, tiny_folder: Path) -> None:
     """What onnxruntime says stays out of stdout."""
 
-    def slice_elsewhere(proto: Any) -> None:
-        tensor = next(each for each in proto.graph.initializer if each.name == "resize/axes")
-        tensor.CopyFrom(numpy_helper.from_array(np.array([1, 9]), tensor.name))
+    def reshape_wrongly(proto: Any) -> None:
+        tensor = next(each for each in proto.graph.initializer if each.name == "resize/join_last")
+        tensor.CopyFrom(numpy_helper.from_array(np.array([0, 0, 7]), tensor.name))
 
-    _edit(model, slice_elsewhere)
+    _edit(model, reshape_wrongly)
 
     result = _call("predict", model, tiny_folder / "disc" / "00.png", "--json")
 

@@ -28,14 +28,15 @@ def open_candidate(content: bytes, *, format_name: str = "onnx") -> Candidate:
     """
     model = onnx.load_from_string(content)
     texts = {each.key: each.value for each in model.metadata_props}
-    selftest = Metadata.from_texts(texts).selftest
+    metadata = Metadata.from_texts(texts)
+    shape = (-1, metadata.image_px, metadata.image_px, 3)
     to_resized = _asker(_show_tensor(model, RESIZED, TensorProto.UINT8), RESIZED)
     return Candidate(
         format=format_name,
         predict=_asker(content, OUTPUT),
         logits=ask_logits(content),
-        resize=lambda pixels: to_resized(pixels).transpose(0, 2, 3, 1),  # (n, px, px, 3)
-        selftest=selftest,
+        resize=lambda pixels: to_resized(pixels).reshape(shape),
+        selftest=metadata.selftest,
     )
 
 

@@ -22,12 +22,13 @@ MAX_BYTES = 256 * 2**20
 _MAX_BATCH = 1024
 OPERATORS = frozenset(
     {
-        *("Abs", "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Equal", "Floor", "Gather"),
-        *("Gemm", "Identity", "MatMul", "Max", "Min", "Mul", "Range", "ReduceMean", "ReduceMin"),
-        *("ReduceSum", "Relu", "Reshape", "Shape", "Slice", "Softmax", "Split", "Squeeze", "Sub"),
-        *("Transpose", "Unsqueeze", "Where"),
-        # Quantised and converted files have these too.
-        *("DequantizeLinear", "QuantizeLinear", "GlobalAveragePool", "Flatten", "Pad"),
+        *("Abs", "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Equal", "Flatten", "Floor"),
+        *("Gather", "Gemm", "GlobalAveragePool", "Less", "MatMul", "Max", "Mul", "Range"),
+        *("ReduceMax", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round", "Shape"),
+        *("Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"),
+        # Quantised and converted files have these too, and those of earlier versions.
+        *("DequantizeLinear", "QuantizeLinear", "Identity", "Min", "Pad", "ReduceMean"),
+        *("ReduceMin",),
     }
 )
 DOMAINS = frozenset({"", "ai.onnx"})

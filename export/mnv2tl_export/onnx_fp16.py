@@ -25,7 +25,7 @@ _LARGEST = float(np.finfo(np.float16).max)
 def convert_fp16(content: bytes) -> bytes:
     """Return a float32 ONNX file of ours with a float16 network, equal for equal files.
 
-    Resize and scaling before it, temperature and softmax behind it stay float32, and so do the
+    Resize and subtraction before it, temperature and softmax behind it stay float32, and so do the
     tensor `logits`, input and output. Weights that are too large become the largest float16.
 
     Args:

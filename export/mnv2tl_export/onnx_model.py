@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from mnv2tl.mobilenet import DENSE, INPUT, list_layers
-from mnv2tl.onnx_graph import GraphWriter, write_layers, write_rescaling
+from mnv2tl.onnx_graph import GraphWriter, write_network
 from mnv2tl_export.onnx_resize import write_resize
 
 OUTPUT = "probabilities"
 LOGITS = "logits"
 """Tensor before temperature and softmax, float32 (n, classes); the gate looks at it."""
 RESIZED = "resize/output"
-"""Tensor after the resize, uint8 (n, 3, px, px); the gate looks at it."""
+"""Tensor after the resize, uint8 (n px, 3 px), which holds (n, px, px, 3); the gate looks at it."""
 
 
 def write_model(
@@ -47,9 +47,8 @@ def write_model(
     """
     writer = GraphWriter()
     x = write_resize(writer, INPUT, image_px)
-    x = writer.add("Cast", [x], "image/float", to=TensorProto.FLOAT)
-    x = write_rescaling(writer, x, scaling)  # (n, 3, px, px)
-    x = write_layers(writer, list_layers(alpha=alpha, image_px=image_px), arrays, x)
+    layers = list_layers(alpha=alpha, image_px=image_px)
+    x = write_network(writer, layers, arrays, x, scaling=scaling)  # (n, channels)
     kernel = writer.constant(f"{DENSE}/kernel", arrays[f"{DENSE}/kernel"])
     bias = writer.constant(f"{DENSE}/bias", arrays[f"{DENSE}/bias"])
     x = writer.add("Gemm", [x, kernel, bias], LOGITS)  # (n, classes)

@@ -13,8 +13,8 @@ from mnv2tl_export.onnx_model import LOGITS, RESIZED
 def list_network(model: onnx.ModelProto) -> list[NodeProto]:
     """Return the nodes that compute with pictures, first convolution to logits, in their order.
 
-    Resize and scaling lie before them, temperature and softmax behind. It is the same for a file
-    of `onnx_model` and for one of another road that has the same `resize/output` and `logits`.
+    Resize and subtraction lie before them, temperature and softmax behind. It is the same for a
+    file of `onnx_model` and for one of another road that has the same `resize/output` and `logits`.
 
     Args:
         model: The nodes are its own, not copies.

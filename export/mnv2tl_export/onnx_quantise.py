@@ -105,7 +105,7 @@ def calibrate(content: bytes, recipe: Recipe, pixels: NDArray[np.uint8]) -> Rang
 
 
 def _cut_network(content: bytes, image_px: int) -> onnx.ModelProto:
-    """Return what follows the resize, from uint8 (N, 3, px, px) to the logits."""
+    """Return what follows the resize, from uint8 (N px, 3 px) to the logits."""
     model = onnx.load_from_string(content)
     fold_scales(model)
     network = list_network(model)
@@ -118,8 +118,7 @@ def _cut_network(content: bytes, image_px: int) -> onnx.ModelProto:
             break
     read = {name for node in nodes for name in node.input}
     constants = [each for each in model.graph.initializer if each.name in read]
-    shape = ("N", 3, image_px, image_px)
-    entry = helper.make_tensor_value_info(RESIZED, TensorProto.UINT8, shape)
+    entry = helper.make_tensor_value_info(RESIZED, TensorProto.UINT8, ("rows", 3 * image_px))
     end = helper.make_tensor_value_info(network[-1].output[0], TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "network", [entry], [end], constants)
     cut = helper.make_model(graph, opset_imports=model.opset_import)
@@ -131,7 +130,8 @@ class _Reader:
     """Gives pictures to a calibrator, once."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self._inputs = iter([{RESIZED: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))}])
+        rows = pixels.reshape(-1, pixels.shape[2] * 3)  # (n px, 3 px)
+        self._inputs = iter([{RESIZED: rows}])
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         """Return the input of the next call, or None at the end."""

@@ -7,19 +7,24 @@ instead of after each pass, and OpenVINO ignores it without a word.
 Pillow rounds each weight to a multiple of 2^-22 (PRECISION_BITS in src/libImaging/Resample.c,
 13.0), and a level that lies between two whole ones falls to the side that these roundings decide:
 of a picture of 64 pixels stretched to 96, every tenth one. So the weights here are the same
-multiples, split into a high and a low half of 11 bits: every sum of their products with levels is
-a whole number that float32 holds exactly, whatever the order in which a runtime adds.
+multiples (of sides above 900 pixels, fewer than one in a thousand is the next one), split into a
+high and a low part of 11 bits: every sum of their products with levels is one that float32 holds
+exactly, whatever the order in which a runtime adds, if a pixel written needs at most 64 of those
+read.
 
-With `in` pixels read and `out` written, the distance of the centres of pixel i read and pixel j
-written is |(2 i + 1) out - (2 j + 1) in| units of 1 / (2 out) pixels read, and the triangle
-reaches 2 max(in, out) units far: whole numbers again, which float32 holds up to 37,449 pixels a
+With `in` pixels read and `px` written, lengths are in units of 1 / px pixels read: the centre of
+pixel i read lies at i px, that of pixel j written at (j + 1/2) in - px / 2, and the triangle
+reaches max(in, px) far. These are multiples of a half, which float32 holds up to 37,532 pixels a
 side at 224.
 
 A pixel written needs few of those read, so a pass works in blocks of `_BLOCK` pixels written, each
-of which reads a window. A picture that has the right size already goes past: what is then resized
-is one pixel to one block, and `Where` takes the picture itself. Its 130 small nodes cost about a
-quarter of a millisecond then. An `If` around them would save that, but OpenVINO 2026.4 gives wrong
-probabilities for such a file, by up to 0.7 and without a word.
+of which reads a window. What both sides need is computed at once, in arrays with height before
+width on their first axis; the longer windows are cut to those of the other side at the end.
+
+A picture that has the right size already goes past: what is then resized is a single level, and
+`Where` takes the picture itself. The nodes cost about a sixth of a millisecond then. An `If` around
+them would save most of that, but OpenVINO 2026.4 gives wrong probabilities for such a file, by up
+to 0.7 and without a word.
 """
 
 from __future__ import annotations
@@ -33,11 +38,16 @@ _HALF_BITS = 11
 """Half of Pillow's PRECISION_BITS, 32 - 8 - 2."""
 _BLOCK = 16
 """Pixels written by one block; every side that MobileNetV2 has weights for is a multiple."""
-_HEIGHT, _WIDTH = "resize/first", "resize/second"
+_SIDES = ("height", "width")
+_END = 2**31 - 1
+"""Where a slice ends that takes all of a side."""
 
 
 def write_resize(writer: GraphWriter, image: str, image_px: int) -> str:
-    """Write uint8 (n, h, w, 3) of any h and w to uint8 (n, 3, image_px, image_px).
+    """Write uint8 (n, h, w, 3) of any h and w to uint8 (n image_px, 3 image_px).
+
+    Each row of the output is a row of a picture, with the three colours of a pixel side by side:
+    (n, image_px, image_px, 3) in memory.
 
     Args:
         writer: Takes the nodes; their names start with `resize/`.
@@ -47,163 +57,164 @@ def write_resize(writer: GraphWriter, image: str, image_px: int) -> str:
     if image_px % _BLOCK:
         raise ValueError(f"image_px must be a multiple of {_BLOCK}, got {image_px}")
     _write_constants(writer, image_px)
-    writer.add("Shape", [image], "resize/sides", start=1, end=3)  # (2,): height, width
-    _write_is_square(writer)
-    kept = _write_crop(writer, image, "resize/sides", "resize/ones", "kept")
-    kept = writer.add("Transpose", [kept], "resize/kept", perm=[0, 3, 1, 2])
-    x = _write_crop(writer, image, "resize/ones", "resize/sides", "source")
+    _write_is_square(writer, image)
+    kept = writer.add("Slice", [image, "resize/starts", "resize/kept_ends"], "resize/kept_pixels")
+    kept = writer.add("Flatten", [kept], "resize/kept", axis=2)  # (n px, 3 px), or (1, 1)
+    x = writer.add("Slice", [image, "resize/starts", "resize/ends"], "resize/source")
+    _write_lengths(writer, x)
+    _write_windows(writer)
+    _write_weights(writer)
     # Both transpositions turn one matrix, which runtimes do fast.
     x = writer.add("Transpose", [x], "resize/columns", perm=[0, 2, 3, 1])  # (n, w, 3, h)
-    x = writer.add("Reshape", [x, "resize/join_last"], "resize/source")  # (n, w, 3 h)
-    x = _write_pass(writer, x, "width", _WIDTH)  # (n, blocks, 16, 3 h)
-    x = writer.add("Transpose", [x], "resize/rows", perm=[0, 3, 1, 2])  # (n, 3 h, blocks, 16)
-    shapes = ["resize/same", "resize/one_block", "resize/all_blocks"]
-    shape = writer.add("Where", shapes, "resize/joined_shape")
-    x = writer.add("Reshape", [x, shape], "resize/joined_rows")  # (n, 3, h, px)
-    x = _write_pass(writer, x, "height", _HEIGHT)  # (n, 3, blocks, 16, px)
-    x = writer.add("Reshape", [x, shape], "resize/joined")  # (n, 3, px, px)
+    x = writer.add("Reshape", [x, "resize/join_last"], "resize/joined_columns")  # (n, w, 3 h)
+    x = _write_pass(writer, x, "width")  # (n, 1, blocks, 16, 3 h)
+    x = writer.add("Reshape", [x, "resize/row_shape"], "resize/joined_rows")  # (n, 3 px, h)
+    x = writer.add("Transpose", [x], "resize/rows", perm=[0, 2, 1])  # (n, h, 3 px)
+    x = _write_pass(writer, x, "height")  # (n, 1, blocks, 16, 3 px)
+    x = writer.add("Flatten", [x], "resize/joined", axis=-1)  # (n px, 3 px)
     x = writer.add("Cast", [x], "resize/uint8", to=TensorProto.UINT8)
-    sides = writer.add("Where", ["resize/same", "resize/ones", "resize/square"], "resize/to_sides")
-    x = writer.add("Slice", [x, "resize/starts", sides, "resize/last_axes"], "resize/resized")
     return writer.add("Where", ["resize/same", kept, x], "resize/output")
 
 
 def _write_constants(writer: GraphWriter, image_px: int) -> None:
-    blocks = image_px // _BLOCK
     for name, integers in (
         ("square", [image_px, image_px]),
-        ("ones", [1, 1]),
-        ("starts", [0, 0]),
-        ("axes", [1, 2]),
-        ("last_axes", [2, 3]),
-        ("first", [0]),
-        ("second", [1]),
-        ("third", [2]),
-        ("blocks", [blocks]),
-        ("zero", 0),
-        ("one", 1),
+        ("starts", [0, 0, 0, 0]),
+        ("single", [1, 1, 1, 1]),
+        ("all", [_END] * 4),
+        ("zero", [0]),
+        ("one", [1]),
+        ("two", [2]),
+        ("last", [-1]),
+        ("inner_axes", [1, 2, 3]),
         # A zero keeps a side.
         ("join_last", [0, 0, -1]),
-        ("all_blocks", [0, 3, -1, image_px]),
-        ("one_block", [0, 3, -1, _BLOCK]),
+        ("all_rows", [0, 3 * image_px, -1]),
+        ("one_row", [0, 1, -1]),
     ):
         writer.constant(f"resize/{name}", np.array(integers, np.int64))
     for name, value in (
-        ("half", 0.5),
+        ("none", 0),
+        ("step", 1),
         ("px", image_px),
-        ("twice_px", 2 * image_px),
-        ("high", 2**_HALF_BITS),
-        ("low", 2.0**-_HALF_BITS),
-        ("rounding", 2 ** (2 * _HALF_BITS - 1)),
-        ("block_less_one", _BLOCK - 1),
-        # Both ends are taken wider than needed, since their places are rounded.
+        ("half_px", image_px / 2),
+        ("window_share", (_BLOCK + 1) / image_px),
         ("margin", 2),
-        ("window_margin", 5),
+        ("low", 2.0**-_HALF_BITS),
+        ("rounding", 2 ** (_HALF_BITS - 1)),
     ):
         writer.constant(f"resize/{name}", np.array(value, np.float32))
-    # (2 j + 1) of every pixel j written, and of the first one of each block.
-    odd = 2 * np.arange(image_px, dtype=np.float32).reshape(blocks, 1, _BLOCK) + 1
-    writer.constant("resize/odd", odd)
+    # j + 1/2 of every pixel j written.
+    middles = np.arange(image_px, dtype=np.float32).reshape(1, -1, _BLOCK, 1) + 0.5
+    writer.constant("resize/middles", middles)
 
 
-def _write_is_square(writer: GraphWriter) -> None:
-    """Write `resize/same`, bool (1,): height and width are the wanted ones already."""
-    writer.add("Equal", ["resize/sides", "resize/square"], "resize/equal")
-    writer.add("Cast", ["resize/equal"], "resize/equal_float", to=TensorProto.FLOAT)
-    writer.add("ReduceMin", ["resize/equal_float"], "resize/least", axes=[0], keepdims=1)
-    writer.add("Cast", ["resize/least"], "resize/same", to=TensorProto.BOOL)
-    blocks = ["resize/same", "resize/second", "resize/blocks"]
-    writer.add("Where", blocks, "resize/used_blocks")  # (1,)
-    inputs = ["resize/odd", "resize/first", "resize/used_blocks"]
-    writer.add("Slice", inputs, "resize/used_odd")  # (blocks, 1, 16)
+def _write_is_square(writer: GraphWriter, image: str) -> None:
+    """Write `resize/same`, bool (1,): the picture has the right size; and what it decides."""
+    writer.add("Shape", [image], "resize/sides", start=1, end=3)  # (2,): height, width
+    writer.add("Sub", ["resize/sides", "resize/square"], "resize/excess")
+    writer.add("ReduceSumSquare", ["resize/excess"], "resize/difference", axes=[0], keepdims=1)
+    writer.add("Equal", ["resize/difference", "resize/zero"], "resize/same")
+    for output, if_same, if_not in (
+        ("kept_ends", "all", "single"),
+        ("ends", "single", "all"),
+        ("row_shape", "one_row", "all_rows"),
+    ):
+        inputs = ["resize/same", f"resize/{if_same}", f"resize/{if_not}"]
+        writer.add("Where", inputs, f"resize/{output}")
 
 
-def _write_crop(writer: GraphWriter, image: str, if_same: str, if_not: str, name: str) -> str:
-    """Write the upper left part of a picture, of a height and width that depend on its size."""
-    at = f"resize/{name}"
-    sides = writer.add("Where", ["resize/same", if_same, if_not], f"{at}/sides")
-    inputs = [image, "resize/starts", sides, "resize/axes"]
-    return writer.add("Slice", inputs, f"{at}/nhwc")
+def _write_lengths(writer: GraphWriter, source: str) -> None:
+    """Write sides, reaches and centres, in units of 1 / px pixels read."""
+    writer.add("Shape", [source], "resize/source_sides", start=1, end=3)  # (2,)
+    writer.add("Cast", ["resize/source_sides"], "resize/sides_float", to=TensorProto.FLOAT)
+    writer.add("Max", ["resize/sides_float", "resize/px"], "resize/reaches")
+    for source, output in (("sides_float", "in"), ("reaches", "reach")):
+        inputs = [f"resize/{source}", "resize/inner_axes"]
+        writer.add("Unsqueeze", inputs, f"resize/{output}")  # (2, 1, 1, 1)
+    inputs = ["resize/middles", "resize/starts", "resize/ends"]
+    writer.add("Slice", inputs, "resize/used_middles")  # (1, blocks, 16, 1), or all of them 1
+    writer.add("Mul", ["resize/used_middles", "resize/in"], "resize/middle_units")
+    inputs = ["resize/middle_units", "resize/half_px"]
+    writer.add("Sub", inputs, "resize/centres")  # (2, blocks, 16, 1)
 
 
-def _write_pass(writer: GraphWriter, x: str, side: str, index: str) -> str:
-    """Write (..., in, rest) to whole levels (..., blocks, 16, rest)."""
+def _write_windows(writer: GraphWriter) -> None:
+    """Write the pixels that each block reads, int64 (1, blocks, length) for height and width.
+
+    Those beyond the last one are replaced by the first one here, and their weights by zero below.
+    """
+    # start = (centre of the first pixel written - reach) / px. The weight of the place itself is
+    # zero, so no pixel is lost if the quotient is rounded up to a whole one.
+    inputs = ["resize/centres", "resize/zero", "resize/one", "resize/two"]
+    writer.add("Slice", inputs, "resize/first_centre")  # (2, blocks, 1, 1)
+    writer.add("Sub", ["resize/first_centre", "resize/reach"], "resize/start_units")
+    writer.add("Div", ["resize/start_units", "resize/px"], "resize/start_px")
+    writer.add("Relu", ["resize/start_px"], "resize/start_inside")
+    writer.add("Floor", ["resize/start_inside"], "resize/start")
+    # With m = reach / px, the outer centres of a block are 15 m pixels apart or less, and triangles
+    # reach m to both sides. A start at a whole pixel takes one more, rounding this down another.
+    writer.add("Mul", ["resize/reaches", "resize/window_share"], "resize/spans")
+    writer.add("Add", ["resize/spans", "resize/margin"], "resize/lengths")  # (2,)
+    writer.add("ReduceMax", ["resize/lengths"], "resize/longest", keepdims=0)
+    writer.add("Range", ["resize/none", "resize/longest", "resize/step"], "resize/steps")
+    writer.add("Add", ["resize/start", "resize/steps"], "resize/reads")  # (2, blocks, 1, length)
+    writer.add("Less", ["resize/reads", "resize/in"], "resize/is_inside")
+    writer.add("Where", ["resize/is_inside", "resize/reads", "resize/none"], "resize/reads_inside")
+    writer.add("Cast", ["resize/reads_inside"], "resize/reads_integer", to=TensorProto.INT64)
+    writer.add("Squeeze", ["resize/reads_integer", "resize/two"], "resize/both_reads")
+    writer.add("Cast", ["resize/lengths"], "resize/whole_lengths", to=TensorProto.INT64)
+    writer.split("resize/whole_lengths", [f"resize/{side}/length" for side in _SIDES], axis=0)
+    _write_cut(writer, "reads")
+
+
+def _write_cut(writer: GraphWriter, name: str) -> None:
+    """Write each side's part of an array (2, ..., longest) as (1, ..., its own length)."""
+    writer.split(f"resize/both_{name}", [f"resize/{side}/long_{name}" for side in _SIDES], axis=0)
+    for side in _SIDES:
+        at = f"resize/{side}"
+        inputs = [f"{at}/long_{name}", "resize/zero", f"{at}/length", "resize/last"]
+        writer.add("Slice", inputs, f"{at}/{name}")
+
+
+def _write_weights(writer: GraphWriter) -> None:
+    """Write the weights of each block, (1, blocks, 32, length) for height and width.
+
+    In units of 2^-11: high parts, which are whole, before low ones, which are multiples of 2^-11
+    from -1/2 to 1/2.
+    """
+    writer.add("Mul", ["resize/reads", "resize/px"], "resize/places")
+    writer.add("Sub", ["resize/places", "resize/centres"], "resize/offset")
+    writer.add("Abs", ["resize/offset"], "resize/distance")
+    writer.add("Sub", ["resize/reach", "resize/distance"], "resize/rest")
+    writer.add("Relu", ["resize/rest"], "resize/endless_triangle")
+    inputs = ["resize/is_inside", "resize/endless_triangle", "resize/none"]
+    triangle = writer.add("Where", inputs, "resize/triangle")  # (2, blocks, 16, length)
+    writer.add("ReduceSum", [triangle, "resize/last"], "resize/total", keepdims=1)
+    unit = writer.add("Mul", ["resize/total", "resize/low"], "resize/high_unit")
+    writer.add("Div", [triangle, unit], "resize/high_share")
+    high = writer.add("Round", ["resize/high_share"], "resize/high")
+    writer.add("Mul", [high, unit], "resize/taken")
+    writer.add("Sub", [triangle, "resize/taken"], "resize/left")
+    unit = writer.add("Mul", [unit, "resize/low"], "resize/low_unit")
+    writer.add("Div", ["resize/left", unit], "resize/low_share")
+    writer.add("Round", ["resize/low_share"], "resize/low_integer")
+    low = writer.add("Mul", ["resize/low_integer", "resize/low"], "resize/low_fraction")
+    writer.add("Concat", [high, low], "resize/both_weights", axis=2)  # (2, blocks, 32, length)
+    _write_cut(writer, "weights")
+
+
+def _write_pass(writer: GraphWriter, x: str, side: str) -> str:
+    """Write (n, in, rest) to whole levels (n, 1, blocks, 16, rest)."""
     at = f"resize/{side}"
-    writer.add("Gather", ["resize/source/sides", index], f"{at}/in", axis=0)  # (1,)
-    writer.add("Cast", [f"{at}/in"], f"{at}/in_float", to=TensorProto.FLOAT)
-    writer.add("Max", [f"{at}/in_float", "resize/px"], f"{at}/longer")
-    writer.add("Mul", ["resize/used_odd", f"{at}/in_float"], f"{at}/centres")  # (blocks, 1, 16)
-    reads = _write_windows(writer, at)  # (blocks, length)
-    weights = _write_weights(writer, at, reads)  # (blocks, 32, length)
-    window = writer.add("Gather", [x, reads], f"{at}/window", axis=-2)
+    window = writer.add("Gather", [x, f"{at}/reads"], f"{at}/window", axis=1)
     if side == "width":
         window = writer.add("Cast", [window], f"{at}/window_float", to=TensorProto.FLOAT)
-    writer.add("MatMul", [weights, window], f"{at}/sums")  # (..., blocks, 32, rest)
-    return _write_rounding(writer, at)
-
-
-def _write_windows(writer: GraphWriter, at: str) -> str:
-    """Write the pixels that each block reads, int64 (blocks, length), all of them inside."""
-    # length = 15 in / px + 2 max(in, px) / px, in pixels read, and a margin; at most all.
-    writer.add("Mul", [f"{at}/in_float", "resize/block_less_one"], f"{at}/block_span")
-    reach = writer.add("Add", [f"{at}/longer", f"{at}/longer"], f"{at}/reach")
-    writer.add("Add", [f"{at}/block_span", reach], f"{at}/span")
-    writer.add("Div", [f"{at}/span", "resize/px"], f"{at}/span_px")
-    writer.add("Add", [f"{at}/span_px", "resize/window_margin"], f"{at}/wide")
-    writer.add("Floor", [f"{at}/wide"], f"{at}/wide_px")
-    length = writer.add("Min", [f"{at}/wide_px", f"{at}/in_float"], f"{at}/length")  # (1,)
-    # start = (centre of the first pixel written - reach) / (2 px), less a margin.
-    inputs = [f"{at}/centres", "resize/first", "resize/second", "resize/third"]
-    first = writer.add("Slice", inputs, f"{at}/first_centre")  # (blocks, 1, 1)
-    writer.add("Squeeze", [first, "resize/third"], f"{at}/first_column")  # (blocks, 1)
-    writer.add("Sub", [f"{at}/first_column", reach], f"{at}/start_units")
-    writer.add("Div", [f"{at}/start_units", "resize/twice_px"], f"{at}/start_px")
-    writer.add("Sub", [f"{at}/start_px", "resize/margin"], f"{at}/start_early")
-    writer.add("Floor", [f"{at}/start_early"], f"{at}/start_floor")
-    last = writer.add("Sub", [f"{at}/in_float", length], f"{at}/last_start")
-    writer.add("Min", [f"{at}/start_floor", last], f"{at}/start_inside")
-    start = writer.add("Relu", [f"{at}/start_inside"], f"{at}/start")
-    start = writer.add("Cast", [start], f"{at}/start_int", to=TensorProto.INT64)
-    writer.add("Cast", [length], f"{at}/length_int", to=TensorProto.INT64)
-    writer.add("Squeeze", [f"{at}/length_int"], f"{at}/length_scalar")  # ()
-    inputs = ["resize/zero", f"{at}/length_scalar", "resize/one"]
-    steps = writer.add("Range", inputs, f"{at}/steps")  # (length,)
-    return writer.add("Add", [start, steps], f"{at}/reads")
-
-
-def _write_weights(writer: GraphWriter, at: str, reads: str) -> str:
-    """Write the weights of each block, high halves before low ones, (blocks, 32, length)."""
-    # (2 i + 1) px of every pixel i read.
-    writer.add("Cast", [reads], f"{at}/reads_float", to=TensorProto.FLOAT)
-    writer.add("Mul", [f"{at}/reads_float", "resize/twice_px"], f"{at}/reads_units")
-    writer.add("Add", [f"{at}/reads_units", "resize/px"], f"{at}/places")
-    writer.add("Unsqueeze", [f"{at}/places", "resize/second"], f"{at}/row")  # (blocks, 1, length)
-    writer.add("Transpose", [f"{at}/centres"], f"{at}/column", perm=[0, 2, 1])  # (blocks, 16, 1)
-    writer.add("Sub", [f"{at}/row", f"{at}/column"], f"{at}/difference")
-    writer.add("Abs", [f"{at}/difference"], f"{at}/distance")
-    writer.add("Sub", [f"{at}/reach", f"{at}/distance"], f"{at}/rest")
-    triangle = writer.add("Relu", [f"{at}/rest"], f"{at}/triangle")  # (blocks, 16, length)
-    total = writer.add("ReduceSum", [triangle, "resize/third"], f"{at}/total", keepdims=1)
-    # triangle / total * 2^22, rounded, is high * 2^11 + low; each step is exact in float32.
-    scaled = writer.add("Mul", [triangle, "resize/high"], f"{at}/scaled")
-    writer.add("Div", [scaled, total], f"{at}/high_share")
-    high = writer.add("Floor", [f"{at}/high_share"], f"{at}/high")
-    writer.add("Mul", [high, total], f"{at}/taken")
-    writer.add("Sub", [scaled, f"{at}/taken"], f"{at}/left")
-    writer.add("Mul", [f"{at}/left", "resize/high"], f"{at}/left_scaled")
-    writer.add("Div", [f"{at}/left_scaled", total], f"{at}/low_share")
-    writer.add("Add", [f"{at}/low_share", "resize/half"], f"{at}/low_half")
-    low = writer.add("Floor", [f"{at}/low_half"], f"{at}/low")
-    return writer.add("Concat", [high, low], f"{at}/weights", axis=1)
-
-
-def _write_rounding(writer: GraphWriter, at: str) -> str:
-    """Write the sums with high and low weights to whole levels: (sum + 2^21) >> 22."""
-    high, low = f"{at}/high_sum", f"{at}/low_sum"
-    writer.split(f"{at}/sums", [high, low], axis=-2)
-    writer.add("Add", [low, "resize/rounding"], f"{at}/low_rounded")
-    writer.add("Mul", [f"{at}/low_rounded", "resize/low"], f"{at}/carry_share")
-    writer.add("Floor", [f"{at}/carry_share"], f"{at}/carry")
-    writer.add("Add", [high, f"{at}/carry"], f"{at}/sum")
+    writer.add("MatMul", [f"{at}/weights", window], f"{at}/sums")  # (n, 1, blocks, 32, rest)
+    # (high + low) / 2^11 + 1/2, rounded down; high + low would not fit into float32.
+    writer.split(f"{at}/sums", [f"{at}/high_sum", f"{at}/low_sum"], axis=-2)
+    writer.add("Add", [f"{at}/low_sum", "resize/rounding"], f"{at}/low_rounded")
+    writer.add("Floor", [f"{at}/low_rounded"], f"{at}/carry")
+    writer.add("Add", [f"{at}/high_sum", f"{at}/carry"], f"{at}/sum")
     writer.add("Mul", [f"{at}/sum", "resize/low"], f"{at}/level_share")
     return writer.add("Floor", [f"{at}/level_share"], f"{at}/level")

@@ -82,16 +82,15 @@ def make_core(arrays: Arrays, *, alpha: float, image_px: int, scaling: str) -> A
 
 
 def convert(core: Any) -> NDArray[np.uint8]:
-    """Return the bytes of what tf2onnx makes of a network: `pixels` (n, 3, px, px) to logits.
+    """Return the bytes of what tf2onnx makes of a network: `pixels` (n, px, px, 3) to logits.
 
     Args:
         core: What `make_core` returned, or another function of `pixels`.
     """
     import tf2onnx
 
-    model, _ = tf2onnx.convert.from_function(
-        core, input_signature=core.input_signature, opset=OPSET, inputs_as_nchw=[f"{PIXELS}:0"]
-    )
+    signature = core.input_signature
+    model, _ = tf2onnx.convert.from_function(core, input_signature=signature, opset=OPSET)
     return np.frombuffer(model.SerializeToString(), np.uint8)
 
 

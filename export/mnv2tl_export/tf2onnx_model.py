@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mnv2tl.errors import MachineError, ResultError, install_extra
 from mnv2tl.onnx_graph import OPSET
@@ -57,7 +57,7 @@ def replace_network(native: bytes, converted: bytes) -> bytes:
 
     Args:
         native: The file.
-        converted: An ONNX model from float32 pixels (n, 3, px, px) to logits (n, classes).
+        converted: An ONNX model from float32 pixels (n, px, px, 3) to logits (n, classes).
 
     Raises:
         ResultError: The network is not valid, or not one that `mnv2tl predict` loads (E601).
@@ -65,12 +65,13 @@ def replace_network(native: bytes, converted: bytes) -> bytes:
     model = onnx.load_from_string(native)
     network = onnx.load_from_string(converted)
     nodes = list(model.graph.node)
-    start = next(at for at, node in enumerate(nodes) if RESIZED in node.input)  # uint8 to float32
+    start = next(at for at, node in enumerate(nodes) if RESIZED in node.input)
     end = next(at for at, node in enumerate(nodes) if LOGITS in node.output)
     _check_network(network, classes=model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
-    _rename(network.graph, source=nodes[start].output[0])
-    nodes = [*nodes[: start + 1], *network.graph.node, *nodes[end + 1 :]]
-    constants = [*model.graph.initializer, *network.graph.initializer]
+    shape, *entry = _make_entry(_shapes(network.graph.input)[0][1])
+    _rename(network.graph, source=entry[-1].name)
+    nodes = [*nodes[:start], *entry, *network.graph.node, *nodes[end + 1 :]]
+    constants = [*model.graph.initializer, shape, *network.graph.initializer]
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     read = {name for node in nodes for name in node.input}
@@ -90,13 +91,23 @@ def _check_network(network: onnx.ModelProto, *, classes: int) -> None:
         raise _refusal(f"operator sets {sorted(versions)}")
     shapes = [_shapes(part) for part in (network.graph.input, network.graph.output)]
     match shapes:
-        case [[[_, 3, height, width]], [[_, count]]] if height == width and count == classes:
+        case [[[_, height, width, 3]], [[_, count]]] if height == width and count == classes:
             pass
         case _:
             raise _refusal(f"inputs and outputs {shapes}")
     for node in network.graph.node:
         if node.domain not in DOMAINS or node.op_type not in OPERATORS:
             raise _refusal(f"the operator {node.op_type}")
+
+
+def _make_entry(image_px: int) -> tuple[TensorProto, NodeProto, NodeProto]:
+    """Return what makes float32 (n, px, px, 3) of the tensor `RESIZED`: a shape, and two nodes."""
+    sides = np.array([-1, image_px, image_px, 3], np.int64)
+    shape = numpy_helper.from_array(sides, f"{_PREFIX}/shape")
+    pixels, floats = f"{_PREFIX}/pixels", f"{_PREFIX}/float"
+    reshape = helper.make_node("Reshape", [RESIZED, shape.name], [pixels], name=pixels)
+    cast = helper.make_node("Cast", [pixels], [floats], name=floats, to=TensorProto.FLOAT)
+    return shape, reshape, cast
 
 
 def _shapes(values: Sequence[onnx.ValueInfoProto]) -> list[list[int]]:

@@ -35,9 +35,11 @@ BIAS = np.array([0.25, 0, -0.25], np.float32)
 def make_tiny() -> bytes:
     """Return the bytes of the file."""
     writer = GraphWriter()
-    x = write_resize(writer, "image", IMAGE_PX)  # (n, 3, 16, 16)
+    x = write_resize(writer, "image", IMAGE_PX)
+    shape = writer.constant("shape", np.array([-1, IMAGE_PX, IMAGE_PX, 3], np.int64))
+    x = writer.add("Reshape", [x, shape], "image/pixels")  # (n, 16, 16, 3)
     x = writer.add("Cast", [x], "image/float", to=TensorProto.FLOAT)
-    x = writer.add("ReduceMean", [x], "mean", axes=[2, 3], keepdims=0)  # (n, 3)
+    x = writer.add("ReduceMean", [x], "mean", axes=[1, 2], keepdims=0)  # (n, 3)
     kernel, bias = writer.constant("kernel", KERNEL), writer.constant("bias", BIAS)
     x = writer.add("Gemm", [x, kernel, bias], "logits")
     divisor = writer.constant("temperature", np.array(TEMPERATURE, np.float32))
