@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from benchmarks.parts.lossless_jpeg import make_lossless_jpeg
 from mnv2tl.data import image_headers
+from mnv2tl.data.image_headers import is_lossy_jpeg
 
 
 @pytest.mark.parametrize(
@@ -95,3 +98,45 @@ def test_exif_orientation_refuses_a_malformed_block(exif: bytes, message: str) -
     """A block that lies about itself must not turn a picture."""
     with pytest.raises(ValueError, match=message):
         image_headers.exif_orientation(exif)
+
+
+def _cut(*pieces: str) -> bytes:
+    return bytes.fromhex("ffd8" + "".join(pieces))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpegs_of_pillow_are_surely_lossy(mode: str, options: dict[str, Any]) -> None:
+    """Also with a comment, a profile and EXIF before the frame."""
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new(mode, (40, 30)).save(
+        file, "JPEG", comment=b"x\xff\xc3", exif=exif, icc_profile=b"y" * 70_000, **options
+    )
+
+    assert is_lossy_jpeg(file.getvalue())
+    assert not is_lossy_jpeg(file.getvalue()[:30_000])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        make_lossless_jpeg(8, 8, 3),
+        b"",
+        _cut(),
+        _cut("ff"),
+        _cut("ffda"),  # no frame
+        _cut("ffc3 0002", "ffc0 0002", "ffda"),  # lossless, then another
+        _cut("ffc0 0002", "ffc3 0002", "ffda"),
+        _cut("ffc0 0002", "ffc0 0002", "ffda"),
+        _cut("ffe0 0002", "00", "ffc0 0002", "ffda"),  # a byte between two segments
+        _cut("ffe0 0002", "ff", "ffc0 0002", "ffda"),  # a fill byte
+        _cut("ffe0 0006 ffc0", "ffc3 0002", "ffda"),  # what looks like a frame is data
+        _cut("ffc9 0002", "ffda"),  # arithmetic coding
+        _cut("ffc0 0002"),  # no scan
+    ],
+)
+def test_what_may_be_lossless_is_not_taken_for_lossy(content: bytes) -> None:
+    """Whatever a reader might see otherwise counts as not sure."""
+    assert not is_lossy_jpeg(content)

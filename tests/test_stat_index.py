@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.parts.index_reader import read_index
+from benchmarks.parts.index_reader import read_index, tell_index
 from mnv2tl.data import stat_index
-from mnv2tl.data.index_part import pack_status, unpack
+from mnv2tl.data.index_part import unpack
 from mnv2tl.data.scan import ScanConfig, inspect
 from mnv2tl.data.stat_index import INDEX_NAME, Record, StatIndex
 
@@ -259,7 +259,7 @@ def test_record_survives_with_all_its_fields(tmp_path: Path) -> None:
     for record in records:
         writer = StatIndex(tmp_path / INDEX_NAME, rule="r")
         writer.load([os.fspath(tmp_path)])
-        writer.put(os.fspath(file.parent), file.name, pack_status(file.stat()), record)
+        tell_index(writer, file, file.stat(), record)
         writer.flush()
 
         reader = StatIndex(tmp_path / INDEX_NAME, rule="r")
@@ -273,7 +273,7 @@ def test_no_path_keeps_nothing(tmp_path: Path) -> None:
     """Without an index every file is new."""
     index = StatIndex(None, rule="r")
     index.load([os.fspath(tmp_path)])
-    index.put(os.fspath(tmp_path.parent), tmp_path.name, pack_status(tmp_path.stat()), Record())
+    tell_index(index, tmp_path, tmp_path.stat(), Record())
     index.flush(prune=True)
 
     assert read_index(index, [tmp_path]) == [None]
@@ -284,10 +284,7 @@ def _fill(path: Path, files: list[Path]) -> StatIndex:
     index = StatIndex(path, rule="r")
     index.load([os.fspath(files[0].parent)])
     for file in files:
-        status = pack_status(file.stat())
-        index.put(
-            os.fspath(file.parent), file.name, status, Record(sha256="ab" * 32, width=1, height=1)
-        )
+        tell_index(index, file, file.stat(), Record(sha256="ab" * 32, width=1, height=1))
     return index
 
 

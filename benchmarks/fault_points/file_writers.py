@@ -18,10 +18,9 @@ from benchmarks.fault_points.sweep import (
     check_empty_of_parts,
     check_tidy,
 )
-from benchmarks.parts.index_reader import read_index
+from benchmarks.parts.index_reader import read_index, tell_index
 from mnv2tl import checkpoint, store
 from mnv2tl.data.entries import Entries, Entry
-from mnv2tl.data.index_part import pack_status
 from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.stat_index import Record, StatIndex
 from mnv2tl.feature_cache import FeatureSpace, make_room
@@ -174,7 +173,7 @@ def index_writer(files: list[Path]) -> Writer:
         index.load([str(files[0].parent)])
         for file, known in zip(wanted, read_index(index, wanted), strict=True):
             if known is None:
-                index.put(str(file.parent), file.name, pack_status(file.stat()), record(file))
+                tell_index(index, file, file.stat(), record(file))
         index.flush(prune=True)
         return index
 

@@ -23,12 +23,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fault_points.file_writers import make_manifest
-from benchmarks.parts.index_reader import read_index
+from benchmarks.parts.index_reader import read_index, tell_index
 from benchmarks.parts.record import ROOT
 from mnv2tl import store, weight_cache
 from mnv2tl.cache_folder import VARIABLE
 from mnv2tl.checkpoint import load_run
-from mnv2tl.data.index_part import pack_status
 from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.stat_index import Record, StatIndex
 from mnv2tl.errors import Mnv2tlError
@@ -240,7 +239,7 @@ def _index_artifact(folder: Path) -> Artifact:
     index.load([str(pictures)])
     for number, (file, status) in enumerate(zip(files, stats, strict=True)):
         record = Record(sha256=store.sha256_bytes(bytes([number])), width=number, height=9)
-        index.put(str(file.parent), file.name, pack_status(status), record)
+        tell_index(index, file, status, record)
     index.flush()
 
     def read() -> dict[str, Any]:

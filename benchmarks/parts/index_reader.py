@@ -1,4 +1,4 @@
-"""Ask the index of images about files as a scan does: all of a folder at once."""
+"""Ask the index of images about files, and tell it of them, as a scan does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnv2tl.data.index_part import pack_status
+from mnv2tl.data.index_part import Part, pack_status
 from mnv2tl.data.packed import Texts
+from mnv2tl.data.records import Columns
 from mnv2tl.data.stat_index import Record, StatIndex
 
 
@@ -32,3 +33,11 @@ def read_index(
     for place, row in enumerate(rows):
         found[row] = None if place in unknown else columns[place]
     return found
+
+
+def tell_index(index: StatIndex, file: Path, status: os.stat_result, record: Record) -> None:
+    """Let an index keep the record of a file."""
+    columns = Columns.make_blank(0)
+    columns.append(record)
+    part = Part(names=Texts([file.name]), stats=pack_status(status), columns=columns)
+    index.add(os.fspath(file.parent), part)

@@ -13,16 +13,17 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from mnv2tl.data.collector import pause_collector
-from mnv2tl.data.index_part import STATUS_BYTES
+from mnv2tl.data.index_part import STATUS_BYTES, Part
 from mnv2tl.data.manifest import LeftOut
 from mnv2tl.data.packed import Texts
+from mnv2tl.data.records import Columns
 from mnv2tl.data.split import Split
 from mnv2tl.data.walker import Node, Walker, scan_folder
 from mnv2tl.errors import DataError, show
@@ -64,6 +65,15 @@ class Group:
     def file(self, row: int) -> str:
         """Return the absolute path of a file."""
         return os.path.join(self.folder, self.names[row])
+
+    def make_part(self, rows: Sequence[int], columns: Columns) -> Part:
+        """Return some of the files for the index.
+
+        Args:
+            rows: Their numbers.
+            columns: What was read of all.
+        """
+        return Part(names=self.names, stats=self.stats, columns=columns).take(rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

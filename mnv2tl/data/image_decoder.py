@@ -50,10 +50,6 @@ _SIDEWAYS = {5, 6, 7, 8}
 _MIRRORED_ACROSS = {2, 3, 6, 7}
 _MIRRORED_DOWN = {3, 4, 7, 8}
 
-_LOSSLESS_JPEG = b"\xff\xc3"
-"""The marker without which libjpeg-turbo decodes no JPEG as lossless. Those have no smaller sizes;
-Pillow 12.3 asked for one writes beyond its buffer, and 13.0 refuses the picture."""
-
 _header_lock = threading.Lock()
 """Held while Pillow reads a header: its pixel limit and Python's warning filters are global."""
 
@@ -172,7 +168,8 @@ def open_picture(
         image = _open_header(content, format_name, max_pixels)
         width, height = image.size
         _check_size(width, height, max_pixels)
-        if gray_px is not None and format_name == "JPEG" and _LOSSLESS_JPEG not in content:
+        # A lossless JPEG has no smaller sizes; Pillow 12.3 asked for one writes beyond its buffer.
+        if gray_px is not None and format_name == "JPEG" and image_headers.is_lossy_jpeg(content):
             image.draft("L", (gray_px, gray_px))
         image.load()
         mode = "RGB" if gray_px is None else "L"

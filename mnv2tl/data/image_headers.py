@@ -33,6 +33,12 @@ _MAGIC = (
 )
 """Offset, bytes there, format; the first match counts."""
 
+_JPEG_FRAMES = {0xC0, 0xC1, 0xC2}
+"""SOF0 to SOF2: baseline, extended and progressive, all lossy and Huffman-coded."""
+_JPEG_SEGMENTS = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+"""Tables, restart interval, comment and applications' data."""
+_JPEG_SCAN = 0xDA
+
 _BRANDS = {
     b"avif": "AVIF",
     b"avis": "AVIF",
@@ -68,6 +74,29 @@ def _heif_format(content: bytes) -> str | None:
         if brand in _BRANDS:
             return _BRANDS[brand]
     return "HEIF" if brands[0] in (b"mif1", b"msf1") else None
+
+
+def is_lossy_jpeg(content: bytes) -> bool:
+    """Tell whether a JPEG is surely no lossless one, whoever reads it.
+
+    That is: up to the first scan its segments follow each other without a gap, none is of a rare
+    kind, and one names a lossy process; see ITU-T T.81, annex B.
+
+    >>> is_lossy_jpeg(bytes.fromhex("ffd8 ffc0 0002 ffda"))
+    True
+    >>> is_lossy_jpeg(bytes.fromhex("ffd8 ffc3 0002 ffda"))
+    False
+    """
+    at, has_frame = 2, False
+    while at + 1 < len(content) and content[at] == 0xFF:
+        kind = content[at + 1]
+        if kind == _JPEG_SCAN:
+            return has_frame
+        if kind not in _JPEG_SEGMENTS and (kind not in _JPEG_FRAMES or has_frame):
+            return False
+        has_frame = has_frame or kind in _JPEG_FRAMES
+        at += 2 + max(int.from_bytes(content[at + 2 : at + 4], "big"), 2)
+    return False
 
 
 def webp_size(content: bytes) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,9 @@ __all__ = ["Scan", "ScanConfig", "check_share", "inspect", "scan"]
 
 # Another day, another user, a repaired disk or a machine with more room may read these.
 _PASSING = {"permission-denied", "vanished", "input-output", DIED, TIMEOUT, OUT_OF_MEMORY}
+
+_AT_ONCE = 500
+"""Files of a folder that go to the index together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,17 +98,26 @@ def read_records(listing: Listing, config: ScanConfig) -> tuple[list[Columns], i
         workers=config.workers,
     )
     is_done = False
+    at, rows = 0, array("Q")  # of one group, read since the index got some
+
+    def keep() -> None:
+        index.add(listing.groups[at].folder, listing.groups[at].make_part(rows, known[at]))
+
     try:
         shown = track(read, "Reading images", total=len(new))
         for (number, row), record in zip(new.places(), shown, strict=True):
             raise_pending()
-            group = listing.groups[number]
             known[number][row] = record
-            if record.code not in _PASSING:
-                index.put(group.folder, group.names[row], group.status(row), record)
+            if record.code in _PASSING:
+                continue
+            if number != at or len(rows) >= _AT_ONCE:
+                keep()
+                at, rows = number, array("Q")
+            rows.append(row)
         is_done = True
     finally:
         read.close()
+        keep()
         index.flush(prune=is_done)
     return known, len(new), index.warnings
 

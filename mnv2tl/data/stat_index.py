@@ -71,8 +71,7 @@ class StatIndex:
         self._rows: dict[str, dict[str, int]] = {}
         self._asked: dict[str, list[Texts]] = {}
         self._whole: set[str] = set()
-        self._new: dict[str, Part] = {}
-        self._new_files = 0
+        self._new: list[tuple[str, Part]] = []
         self._changed: set[str] = set()
 
     def load(self, folders: Iterable[str]) -> None:
@@ -119,25 +118,20 @@ class StatIndex:
                 columns[row] = known.columns[former]
         return columns, unknown
 
-    def put(self, folder: str, name: str, status: bytes, record: Record) -> None:
-        """Keep the record of a file.
+    def add(self, folder: str, part: Part) -> None:
+        """Keep the records of some files of a folder.
 
         Args:
             folder: Absolute.
-            name: Of the file in it.
-            status: Packed, as it was before the file was read.
-            record: What reading showed.
+            part: The files, with their statuses of before they were read.
         """
-        if self._path is None or changed_ns(status) > self._opened_ns - _TICK_NS:
+        if self._path is None:
             return
-        new = self._new.get(folder)
-        if new is None:
-            new = self._new[folder] = Part(stats=bytearray())
-        new.names.append(name)
-        new.stats += status
-        new.columns.append(record)
-        self._new_files += 1
-        if self._new_files >= _FLUSH_FILES:
+        latest_ns = self._opened_ns - _TICK_NS
+        rows = [row for row in range(len(part.names)) if changed_ns(part.status(row)) <= latest_ns]
+        if rows:
+            self._new.append((folder, part.take(rows)))
+        if sum(len(new.names) for _, new in self._new) >= _FLUSH_FILES:
             self.flush()
 
     def flush(self, *, prune: bool = False) -> None:
@@ -148,20 +142,19 @@ class StatIndex:
                 gone, and make one row of those of a folder.
         """
         gone = self._find_gone() if prune else {}
-        self._changed |= self._new.keys() | gone.keys()
+        self._changed |= {folder for folder, _ in self._new} | gone.keys()
         if self._path is None or not (self._new or (prune and self._changed)):
             return
         try:
             with _open(self._path) as connection, connection:
                 connection.execute("BEGIN IMMEDIATE")
-                for folder, part in self._new.items():
+                for folder, part in self._new:
                     connection.execute(_INSERT, _row(folder, part, self._rule))
                 for folder in self._changed if prune else ():
                     _tidy(connection, folder, gone.get(folder, set()), self._rule)
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
         self._new.clear()
-        self._new_files = 0
 
     def _rows_of(self, folder: str) -> dict[str, int]:
         if folder not in self._rows:
