@@ -113,8 +113,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         try:
             status = os.fstat(descriptor)
             _check_file(status.st_mode, status.st_size)
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read(status.st_size)
+            return _read(descriptor, status.st_size)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -149,6 +148,14 @@ def resize(pixels: NDArray[np.uint8], image_px: int) -> NDArray[np.uint8]:
     image = Image.fromarray(pixels).resize((image_px, height), Image.Resampling.BILINEAR)
     image = image.resize((image_px, image_px), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8)
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    """Return at most so many bytes of a file; fewer if it ends before."""
+    content = os.read(descriptor, size)
+    while len(content) < size and (more := os.read(descriptor, size - len(content))):
+        content += more  # Linux gives 2 GiB at a time, other file systems less
+    return content
 
 
 def _check_file(mode: int, size: int) -> None:

@@ -66,11 +66,11 @@ def dhash(gray: Image.Image, box: tuple[float, float, float, float] | None = Non
         across, down = (max(side // _FLOAT_PX, 1) for side in gray.size)
         gray = gray.reduce((across, down))
         left, top, right, bottom = left / across, top / down, right / across, bottom / down
-    levels = np.asarray(gray, dtype=np.float32)
-    rows, columns = levels.shape
+    columns, rows = gray.size
+    levels = np.frombuffer(gray.tobytes(), np.uint8).reshape(rows, columns).astype(np.float32)
     shrunk = _lanczos(8, rows, top, bottom) @ levels @ _lanczos(9, columns, left, right).T
     # What lies between two levels must not be rounded up here and down there.
-    pixels = np.floor(shrunk + _ROUNDING).clip(0, 255)
+    pixels = np.minimum(np.maximum(np.floor(shrunk + _ROUNDING), 0), 255)
     return int.from_bytes(np.packbits(pixels[:, 1:] > pixels[:, :-1]).tobytes())
 
 

@@ -76,24 +76,30 @@ def assign(
     if rule not in RULES:
         raise ValueError(f"rule must be one of {RULES}, got {rule!r}")
     positions = {sha256: position(sha256, seed) for sha256 in set(hashes)}
-    # Two images with equal u are all but impossible; the hash would break the tie.
-    ordered = [sha256 for _, sha256 in sorted(zip(positions.values(), positions, strict=True))]
-    if len(ordered) < 2:
-        return dict.fromkeys(ordered, "train")
+    if len(positions) < 2:
+        return dict.fromkeys(positions, "train")
     if rule == "exact":
-        return _by_rank(ordered, val_fraction, test_fraction)
-    return _by_threshold(ordered, positions, val_fraction, test_fraction)
+        return _by_rank(_order(positions), val_fraction, test_fraction)
+    return _by_threshold(positions, val_fraction, test_fraction)
+
+
+def _order(positions: Mapping[str, float]) -> list[str]:
+    """Return the hashes by u; of equal ones, which are all but impossible, the hash decides."""
+    return [sha256 for _, sha256 in sorted(zip(positions.values(), positions, strict=True))]
 
 
 def _by_threshold(
-    ordered: list[str], positions: Mapping[str, float], val_fraction: float, test_fraction: float
+    positions: Mapping[str, float], val_fraction: float, test_fraction: float
 ) -> dict[str, Split]:
-    def of(u: float) -> Split:
-        if u < test_fraction:
-            return "test"
-        return "val" if u < test_fraction + val_fraction else "train"
-
-    splits = {sha256: of(positions[sha256]) for sha256 in ordered}
+    limit = test_fraction + val_fraction
+    splits: dict[str, Split] = {
+        sha256: "train" if u >= limit else "test" if u < test_fraction else "val"
+        for sha256, u in positions.items()
+    }
+    needed: set[Split] = {"train", "val"} if val_fraction > 0 else {"train"}
+    if needed <= set(splits.values()):
+        return splits
+    ordered = _order(positions)
     if "train" not in splits.values():
         splits[ordered[-1]] = "train"
     if val_fraction > 0 and "val" not in splits.values():
