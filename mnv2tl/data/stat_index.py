@@ -130,7 +130,7 @@ class StatIndex:
         latest_ns = self._opened_ns - _TICK_NS
         rows = [row for row in range(len(part.names)) if changed_ns(part.status(row)) <= latest_ns]
         if rows:
-            self._new.append((folder, part.take(rows)))
+            self._new.append((folder, part if len(rows) == len(part.names) else part.take(rows)))
         if sum(len(new.names) for _, new in self._new) >= _FLUSH_FILES:
             self.flush()
 

@@ -234,8 +234,7 @@ def _cut_jobs(files: Sequence[str], most: int) -> Iterator[range]:
     """Yield the numbers of neighbouring files, at most so many, that fit into one question."""
     start, size = 0, 0
     for index, file in enumerate(files):
-        # A character takes at most twelve, as two halves of a pair.
-        length = (1 if file.isascii() and file.isprintable() else 12) * len(file) + len('"", ')
+        length = len(json.dumps(file)) + len(", ")
         if index - start == most or (size and size + length > _MAX_QUESTION):
             yield range(start, index)
             start, size = index, 0
