@@ -50,10 +50,31 @@ def choose_backend(wanted: str | None = None) -> str:
 
 
 def use_backend(name: str) -> None:
-    """Make Keras use a backend in this process, quietly, and import both.
+    """Make Keras use a backend in this process, quietly, and import both; it takes seconds.
 
     Where pyplot was not imported before, `keras.visualization` says in this process that it is not
     installed.
+
+    Raises:
+        MachineError: Keras or the backend is not installed (E508).
+        RuntimeError: Keras is already imported with another backend.
+    """
+    prepare_process(name)
+    with spare_collector(), _hidden(*_UNUSED[name]):
+        if name == "tensorflow" and "tensorflow" not in sys.modules:
+            with _without_start_up_notes():
+                import tensorflow
+
+                tensorflow.config.list_logical_devices()  # which prints some more
+        importlib.import_module("keras")
+    if name == "tensorflow":
+        sys.modules[name].config.experimental.enable_tensor_float_32_execution(False)
+
+
+def prepare_process(name: str) -> None:
+    """Set this process up for a backend, at once; `use_backend` does so before it imports.
+
+    Call it before threads are started.
 
     Raises:
         MachineError: Keras or the backend is not installed (E508).
@@ -64,20 +85,10 @@ def use_backend(name: str) -> None:
         raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
     _require(name, extra=name)
     os.environ["KERAS_BACKEND"] = name
-    spare_collector()
     if name == "jax":
         keep_freed_memory()
         _keep_float32()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _hidden(*_UNUSED[name]):
-        if name == "tensorflow" and "tensorflow" not in sys.modules:
-            with _without_start_up_notes():
-                import tensorflow
-
-                tensorflow.config.list_logical_devices()  # which prints some more
-        importlib.import_module("keras")
-    if name == "tensorflow":
-        sys.modules[name].config.experimental.enable_tensor_float_32_execution(False)
 
 
 def _require(package: str, *, extra: str) -> None:

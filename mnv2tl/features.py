@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import DataError, MachineError, ResultError
 from mnv2tl.feature_cache import Features, FeatureSpace, make_room
 from mnv2tl.feature_jobs import Job, Jobs
-from mnv2tl.interrupts import raise_pending
-from mnv2tl.parallel import map_ordered
+from mnv2tl.interrupts import raise_pending, wait_for
+from mnv2tl.parallel import count_workers, map_ordered
 from mnv2tl.progress import say, show_bar
 from mnv2tl.trunk import Trunk
 
@@ -34,11 +34,15 @@ _PACK_BYTES = 8_000_000
 _MOST_PACKS = 200
 """Of one training: a mapped file is an open one, and no more than 256 or 1,024 may be open."""
 
+_GROUP_VIEWS = 8
+"""That a thread computes at a time: handing each over singly takes a tenth of the time."""
+_GROUPS_PER_WORKER = 8
+"""At least, so that threads end at about the same time."""
+
 _KEPT_BYTES = 128_000_000
 """Of resized pixels, which later views are made of without reading the images again."""
 _MOST_WAITING = 25
 """Views of an image that may follow one by one: each makes a pack of its own."""
-_SIGNAL_SECONDS = 0.1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,10 +90,8 @@ class FeatureSource:
 
     def _wait_for(self, view: int) -> None:
         if view in self.pending:
-            # On Windows a wait is not ended by a signal.
-            while not wait([self.pending[view]], _SIGNAL_SECONDS).done:
-                raise_pending()
-            self.pending.pop(view).result()
+            wait_for(self.pending[view])
+            del self.pending[view]
 
     def _make(self, entry: Entry, view: int) -> NDArray[np.uint8]:
         try:
@@ -198,7 +200,8 @@ def _fill(source: FeatureSource, space: FeatureSpace, todo: Jobs, *, is_shown: b
     count = todo.count_views()
     pack = _PackWriter(space, count)
     compute = functools.partial(_compute, source)
-    groups = _group(todo, source.trunk.chunk_images)
+    few = count // (_GROUPS_PER_WORKER * count_workers())
+    groups = _group(todo, views=min(_GROUP_VIEWS, few), chunk=source.trunk.chunk_images)
     with contextlib.ExitStack() as stack:
         # What goes on beside another bar shows none.
         bar = show_bar("features", total=count, unit="views") if is_shown else None
@@ -213,13 +216,13 @@ def _fill(source: FeatureSource, space: FeatureSpace, todo: Jobs, *, is_shown: b
         pack.flush()
 
 
-def _group(todo: Sequence[Job], images: int) -> Iterator[list[Job]]:
-    """Yield jobs together that have so many views, or a multiple of them where that is few."""
+def _group(todo: Sequence[Job], *, views: int, chunk: int) -> Iterator[list[Job]]:
+    """Yield jobs together that have so many views or more, and whole chunks where these are few."""
     group: list[Job] = []
     for job in todo:
         group.append(job)
-        count = sum(len(views) for _, views in group)
-        if count % images == 0 or count >= 8 * images:
+        count = sum(len(each) for _, each in group)
+        if count >= views and (count % chunk == 0 or count >= 8 * chunk):
             yield group
             group = []
     if group:

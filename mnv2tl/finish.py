@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +20,8 @@ from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import ResultError
 from mnv2tl.evaluate import Evaluation, ask, build_whole, evaluate_files
-from mnv2tl.keras_model import build_model, freeze, set_arrays
+from mnv2tl.interrupts import wait_for
+from mnv2tl.keras_model import build_model, describe_trainable, freeze, set_arrays
 from mnv2tl.memory import explain_shortage
 from mnv2tl.metrics import expected_calibration_error, fit_temperature, softmax
 from mnv2tl.mobilenet import list_layers
@@ -85,7 +85,7 @@ def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: O
         show_step("opening the whole network"),
         explain_shortage("the network of the self-check", fix=_RESUME),
     ):
-        networks = outcome.networks.result()
+        networks = wait_for(outcome.networks)
     model = networks.stock
     set_arrays(model, outcome.arrays)
     freeze(model, outcome.trained, batch_norm=config.batch_norm)
@@ -123,14 +123,6 @@ def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: O
     }
     store.write_sealed_json(config.out / "run.json", info)
     return load_run(config.out)
-
-
-def describe_trainable(model: keras.Model) -> dict[str, Any]:
-    """Return the names of the layers with trainable weights, and how many parameters they have."""
-    return {
-        "layers": [layer.name for layer in model.layers if layer.trainable_weights],
-        "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
-    }
 
 
 def compare(checked: Evaluation, expected: NDArray[np.float64]) -> float:

@@ -12,13 +12,17 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, wait
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from mnv2tl.errors import InterruptError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNAL_SECONDS = 0.1
 _pending: int | None = None
+
+Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
@@ -62,6 +66,17 @@ def raise_pending() -> None:
     """Raise `InterruptError` if a signal came in the block that runs."""
     if _pending is not None:
         raise _error(_pending)
+
+
+def wait_for(future: Future[Result]) -> Result:
+    """Return what a future gives; a signal ends the wait, on Windows too.
+
+    Raises:
+        InterruptError: A signal came, see `watch_signals`.
+    """
+    while not wait([future], _SIGNAL_SECONDS).done:
+        raise_pending()
+    return future.result()
 
 
 def _set_handlers(handlers: Mapping[signal.Signals, Any]) -> None:

@@ -1,6 +1,7 @@
 """Keras models of the layers listed in `mobilenet`, and their weight arrays.
 
-They are made of stock layers, or to compute with of those of `jax_layers` where these are faster.
+They are made of stock layers, or to compute with of those of `jax_layers` and `tensorflow_layers`
+where these are faster.
 
 Every layer is created with zeros that NumPy makes, and then filled: random initialisers take 15 s
 on JAX for the whole network, its own zeros one, and the values always come from somewhere else.
@@ -108,17 +109,12 @@ def freeze(model: keras.Model, trainable: Sequence[str], *, batch_norm: str) -> 
         layer.trainable = layer.name in names and not is_frozen_norm
 
 
-def initial_dense(
-    channels: int, classes: int, rng: np.random.Generator
-) -> dict[str, NDArray[np.float32]]:
-    """Return NumPy-made first values of the Dense layer: Glorot uniform, biases zero.
-
-    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
-    networks", 2010; the default of Keras' Dense, but equal on both backends.
-    """
-    limit = np.sqrt(6.0 / (channels + classes))
-    kernel = rng.uniform(-limit, limit, (channels, classes)).astype(np.float32)
-    return {f"{DENSE}/kernel": kernel, f"{DENSE}/bias": np.zeros(classes, np.float32)}
+def describe_trainable(model: keras.Model) -> dict[str, Any]:
+    """Return the names of the layers with trainable weights, and how many parameters they have."""
+    return {
+        "layers": [layer.name for layer in model.layers if layer.trainable_weights],
+        "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+    }
 
 
 def _weights(layer: keras.layers.Layer) -> list[Any]:
@@ -178,9 +174,10 @@ def _place(array: NDArray[Any]) -> Any:
 
 def _choose_fast_layers() -> Callable[[Layer], keras.layers.Layer]:
     """Return what makes the layers that compute fastest here."""
-    if keras.backend.backend() != "jax":
-        return _make_layer
-    return _make_gpu_layer if backend.has_gpu("jax") else _make_cpu_layer
+    name = keras.backend.backend()
+    if backend.has_gpu(name):
+        return _make_gpu_layer if name == "jax" else _make_layer
+    return _make_cpu_layer if name == "jax" else _make_tensorflow_layer
 
 
 def _make_gpu_layer(layer: Layer) -> keras.layers.Layer:
@@ -201,6 +198,14 @@ def _make_cpu_layer(layer: Layer) -> keras.layers.Layer:
         return _make_conv(layer, kind)
     if layer.kind == "batch_norm":
         return _make_batch_norm(layer, jax_layers.SummedBatchNorm)
+    return _make_layer(layer)
+
+
+def _make_tensorflow_layer(layer: Layer) -> keras.layers.Layer:
+    from mnv2tl.tensorflow_layers import FusedBatchNorm  # noqa: PLC0415  TensorFlow may be missing
+
+    if layer.kind == "batch_norm":
+        return _make_batch_norm(layer, FusedBatchNorm)
     return _make_layer(layer)
 
 

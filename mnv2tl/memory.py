@@ -36,18 +36,28 @@ def keep_freed_memory() -> None:
     mallopt(_ARENA_MAX, 1)  # threads' own arenas map what is larger than their 64 MB
 
 
-def spare_collector() -> None:
-    """Let Python look for reference cycles less often in this process, and not at its end.
+@contextlib.contextmanager
+def spare_collector() -> Iterator[None]:
+    """Let Python look for no reference cycles in the block, and seldom after it.
 
     Keras and a backend make some hundred thousand objects that stay. By default Python goes through
     them hundreds of times while they are imported and a network is built, and once more before the
-    process ends: one to two seconds of a training.
+    process ends: one to two seconds of a training. What is there when the block ends is not looked
+    at again.
     """
     first, *others = gc.get_threshold()
     if first:  # 0: somebody has turned the collector off
         gc.set_threshold(max(first, _COLLECTED_OBJECTS), *others)
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if is_on:
+            gc.enable()
 
 
 # What the libraries say when there is no room; the last one is oneDNN's number for it.

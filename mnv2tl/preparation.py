@@ -16,7 +16,6 @@ from mnv2tl.data.judge import check_share
 from mnv2tl.data.manifest import LeftOut, Manifest, changes
 from mnv2tl.data.scan import scan
 from mnv2tl.errors import ArtifactError, DataError
-from mnv2tl.keras_model import initial_dense
 from mnv2tl.mobilenet import DENSE
 from mnv2tl.progress import say
 from mnv2tl.weights import Weights, hash_arrays, load
@@ -131,6 +130,19 @@ def first_dense(
         return former.arrays
     rng = np.random.default_rng([config.seed, 0xDE45E])
     return initial_dense(channels, len(class_names), rng)
+
+
+def initial_dense(
+    channels: int, classes: int, rng: np.random.Generator
+) -> dict[str, NDArray[np.float32]]:
+    """Return NumPy-made first values of the Dense layer: Glorot uniform, biases zero.
+
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", 2010; the default of Keras' Dense, but equal on both backends.
+    """
+    limit = np.sqrt(6.0 / (channels + classes))
+    kernel = rng.uniform(-limit, limit, (channels, classes)).astype(np.float32)
+    return {f"{DENSE}/kernel": kernel, f"{DENSE}/bias": np.zeros(classes, np.float32)}
 
 
 def check_same_weights(weights: Weights, former: Run) -> None:

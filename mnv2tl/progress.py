@@ -22,6 +22,9 @@ Advance = Callable[[int], None]
 LOG_FORMATS = ("text", "json")
 """How lines of progress look where there is no terminal; json also on a terminal."""
 
+_STDERR = 2
+"""Its file descriptor."""
+
 # What takes less than the first needs no line; a log is read later, JSON by a program at once.
 _FIRST_SECONDS = 2.0
 _LINE_SECONDS = 10.0
@@ -60,6 +63,34 @@ def log_as_json() -> Iterator[None]:
     finally:
         stream.finish()
         sys.stderr = real
+
+
+@contextlib.contextmanager
+def use_own_descriptor() -> Iterator[None]:
+    """Print to a copy of stderr's descriptor in the block, so that a thread may redirect stderr's.
+
+    Nothing changes where Python's stderr is not that of the process, as in a notebook.
+    """
+    stream = sys.stderr
+    holder, name = (stream, "real") if isinstance(stream, JsonStream) else (sys, "stderr")
+    former = getattr(holder, name)
+    try:
+        is_of_process = former.fileno() == _STDERR
+    except (AttributeError, OSError, ValueError):
+        is_of_process = False
+    if not is_of_process:
+        yield
+        return
+    with contextlib.suppress(OSError):
+        former.flush()
+    copy = open(os.dup(_STDERR), "w", buffering=1, encoding=former.encoding, errors=former.errors)
+    setattr(holder, name, copy)
+    try:
+        yield
+    finally:
+        setattr(holder, name, former)
+        with contextlib.suppress(OSError):  # nobody may read the log any more
+            copy.close()
 
 
 def say(message: str, *, event: str = "message", **facts: Any) -> None:

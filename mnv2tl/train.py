@@ -1,6 +1,9 @@
 """From a folder of images to a run folder: the one road through all stages.
 
 scan -> base weights -> frozen trunk -> features -> head, epoch by epoch -> best.keras -> self-check
+
+Keras and its backend take a second or more to import. That is done beside the stages up to the
+features, so this module imports what needs them where it is needed.
 """
 
 from __future__ import annotations
@@ -10,14 +13,14 @@ import dataclasses
 import datetime
 import functools
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,19 +36,9 @@ from mnv2tl.epoch_report import report_epoch
 from mnv2tl.errors import InterruptError, show
 from mnv2tl.feature_jobs import Jobs
 from mnv2tl.features import FeatureSource, prepare
-from mnv2tl.finish import Networks, Outcome, describe_trainable, finish, open_networks
-from mnv2tl.interrupts import raise_pending, watch_signals
-from mnv2tl.keras_model import set_arrays
+from mnv2tl.interrupts import raise_pending, wait_for, watch_signals
 from mnv2tl.mobilenet import Layer, cut_at, list_layers
-from mnv2tl.phase import (
-    Phase,
-    Split,
-    build_head,
-    fit_phase,
-    list_phases,
-    list_trained,
-    predict_logits,
-)
+from mnv2tl.phase import Phase, list_phases, list_trained
 from mnv2tl.preparation import (
     check_same_settings,
     check_same_weights,
@@ -54,12 +47,17 @@ from mnv2tl.preparation import (
     load_base,
     scan_data,
 )
-from mnv2tl.progress import say, show_bar
+from mnv2tl.progress import say, show_bar, show_step, use_own_descriptor
 from mnv2tl.run_guard import explain_interrupt, hold_folder, is_complete
 from mnv2tl.state import Commit, StateStore
 from mnv2tl.trackers import Trackers, open_trackers, require_trackers
 from mnv2tl.trunk import choose_runtime, open_trunk
 from mnv2tl.weights import Weights
+
+if TYPE_CHECKING:
+    import keras
+
+    from mnv2tl.finish import Networks
 
 
 def train(
@@ -71,7 +69,8 @@ def train(
 ) -> Run:
     """Train, and return the finished run.
 
-    Choose the backend first: `mnv2tl.backend.use_backend("jax")`.
+    Keras is imported beside the first stages, with the backend of the settings, else that of
+    KERAS_BACKEND, else JAX, else TensorFlow. Where it was imported before, it keeps its own.
 
     Args:
         config: All settings.
@@ -87,6 +86,7 @@ def train(
         DataError: The images cannot be used.
         ArtifactError: Weights, or the run to resume, are refused.
         MachineError: Disk, memory, a permission or a missing package.
+        ValueError: Keras was imported with another backend than that of the settings.
         ResultError: The loss is not finite (E602), or the checkpoint does not answer as the
             training did (E603).
     """
@@ -97,12 +97,17 @@ def train(
 
 
 def _with_backend(config: TrainConfig) -> TrainConfig:
-    """Return the settings with the backend that Keras has.
+    """Return the settings with the backend that Keras has, or will have.
 
     Raises:
-        ValueError: They name another one.
+        ValueError: Keras has another one than they name.
+        MachineError: Keras or the backend is not installed (E508).
     """
-    name = keras.backend.backend()
+    if "keras" not in sys.modules:
+        name = backend.choose_backend(config.backend)
+        backend.prepare_process(name)
+        return dataclasses.replace(config, backend=name)
+    name = sys.modules["keras"].backend.backend()
     if config.backend not in (None, name):
         message = f"backend must be {name}, which Keras uses in this process"
         raise ValueError(f"{message}, got {config.backend}")
@@ -136,7 +141,32 @@ class _Training:
     maker: ViewMaker
     state: StateStore
     trackers: Trackers
+    beside: Executor
+    """One thread, for what needs no waiting."""
+    keras: Future[None] | None = None
+    """What ends when Keras is imported."""
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def start_keras(self) -> None:
+        """Begin to import Keras and its backend beside."""
+        if self.keras is None:
+            name = cast(str, self.config.backend)
+            self.keras = self.beside.submit(backend.use_backend, name)
+
+    def wait_for_keras(self) -> None:
+        """Return when Keras is imported.
+
+        Raises:
+            InterruptError: A signal came.
+        """
+        self.start_keras()
+        with show_step("starting Keras"):
+            wait_for(cast(Future[None], self.keras))
+
+    def has_gpu(self) -> bool:
+        """Tell whether the backend computes on a graphics card."""
+        self.wait_for_keras()
+        return backend.has_gpu(sys.modules["keras"].backend.backend())
 
 
 def _go_through_stages(
@@ -144,80 +174,103 @@ def _go_through_stages(
 ) -> Run:
     began = time.perf_counter()
     seconds: dict[str, float] = dict.fromkeys(("scan", "features", "fit"), 0.0)
-    state = StateStore(config.out / "state")
-    commit = state.load()
-    state.prune()
-    layers = list_layers(alpha=config.alpha, image_px=config.image_px)
-    weights, last_layer = load_base(config)  # before the scan, which may take long
-    if former is not None:
-        check_same_weights(weights, former)
-    with _timed(seconds, "scan"):
-        manifest = scan_data(config, config.out / "manifest.json", accept_changes=accept_changes)
-    dense = first_dense(config, manifest.class_names, last_layer, channels=layers[-1].channels)
-    training = _Training(
-        config=config,
-        layers=layers,
-        arrays=dict(weights.arrays) | dense,
-        manifest=manifest,
-        maker=_view_maker(config, manifest),
-        state=state,
-        trackers=trackers,
-        seconds=seconds,
-    )
-    with _work_beside() as beside:
-        commit, source, networks = _fit_phases(training, commit, _describe(config, weights), beside)
-        return _finish(training, commit, source, networks, began)
+    # TensorFlow's start-up notes are kept off stderr while other things are printed.
+    own = use_own_descriptor() if config.backend == "tensorflow" else contextlib.nullcontext()
+    with own, _work_beside() as beside:
+        state = StateStore(config.out / "state")
+        commit = state.load()
+        state.prune()
+        layers = list_layers(alpha=config.alpha, image_px=config.image_px)
+        weights, last_layer = load_base(config)  # before the scan, which may take long
+        if former is not None:
+            check_same_weights(weights, former)
+        with _timed(seconds, "scan"):
+            former_manifest = config.out / "manifest.json"
+            manifest = scan_data(config, former_manifest, accept_changes=accept_changes)
+        dense = first_dense(config, manifest.class_names, last_layer, channels=layers[-1].channels)
+        training = _Training(
+            config=config,
+            layers=layers,
+            arrays=dict(weights.arrays) | dense,
+            manifest=manifest,
+            maker=_view_maker(config, manifest),
+            state=state,
+            trackers=trackers,
+            beside=beside,
+            seconds=seconds,
+        )
+        fitted = _fit_phases(training, commit, _describe(config, weights))
+        return _finish(training, fitted, began)
 
 
-def _finish(
-    training: _Training,
-    commit: Commit,
-    source: FeatureSource,
-    networks: Future[Networks],
-    began: float,
-) -> Run:
-    config, state = training.config, training.state
-    best_phase = list_phases(config)[commit.best.phase]
-    if best_phase.index != list_phases(config)[-1].index:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fitted:
+    """What the phases leave to the end."""
+
+    commit: Commit
+    """The last one."""
+    source: FeatureSource
+    """Features of the last phase."""
+    head: keras.Model
+    """What the last phase trained."""
+    networks: Future[Networks]
+    """What `open_networks` returns."""
+
+
+def _finish(training: _Training, fitted: _Fitted, began: float) -> Run:
+    from mnv2tl.finish import Outcome, finish
+    from mnv2tl.fit import predict_logits
+    from mnv2tl.keras_model import set_arrays
+
+    commit, source, head = fitted.commit, fitted.source, fitted.head
+    last_phase = list_phases(training.config)[-1]
+    best_phase = list_phases(training.config)[commit.best.phase]
+    if best_phase.index != last_phase.index:
         source = _read_features(training, best_phase, ())
+        head = _build_head(training, best_phase, source)
+    best = training.state.load_arrays(commit.best.file)
+    set_arrays(head, best)
     outcome = Outcome(
         commit=commit,
-        arrays=training.arrays | state.load_arrays(commit.best.file),
-        logits=_predict_val(training, best_phase, source),
+        arrays=training.arrays | best,
+        logits=predict_logits(head, source, training.manifest.of_split("val")),
         trained=list_trained(training.layers, best_phase),
         trunk_runtime=source.trunk.runtime,
         seconds=training.seconds,
         began=began,
-        networks=networks,
+        networks=fitted.networks,
     )
-    return finish(config, training.manifest, training.maker, outcome)
+    return finish(training.config, training.manifest, training.maker, outcome)
 
 
-def _fit_phases(
-    training: _Training, commit: Commit | None, info: dict[str, Any], beside: Executor
-) -> tuple[Commit, FeatureSource, Future[Networks]]:
+def _fit_phases(training: _Training, commit: Commit | None, info: dict[str, Any]) -> _Fitted:
     """Train all phases from the last commit on; open what the end needs beside the last of them.
 
     Features of later epochs are computed beside the first ones, before that.
-
-    Returns:
-        The last commit, the last source of features, and what `open_networks` returns.
     """
     config = training.config
     for phase in list_phases(config):
         if commit is not None and commit.phase > phase.index:
             continue
         with _timed(training.seconds, "features"):
-            source = _read_features(training, phase, views_of_phases(config), beside)
+            source = _read_features(training, phase, views_of_phases(config), training.beside)
         _write_start(config, training.manifest, info)
         if phase.index == list_phases(config)[-1].index:
-            networks = beside.submit(open_networks, config, len(training.manifest.class_names))
+            networks = training.beside.submit(
+                _open_networks, config, len(training.manifest.class_names)
+            )
         with _timed(training.seconds, "fit"):
-            commit = _fit(training, phase, source, commit)
+            commit, head = _fit(training, phase, source, commit)
         source.stop()
     if commit is None:
         raise ValueError("there is no phase to train")
-    return commit, source, networks
+    return _Fitted(commit=commit, source=source, head=head, networks=networks)
+
+
+def _open_networks(config: TrainConfig, classes: int) -> Networks:
+    from mnv2tl.finish import open_networks
+
+    return open_networks(config, classes)
 
 
 @contextlib.contextmanager
@@ -283,17 +336,19 @@ def _read_features(
     config, manifest = training.config, training.manifest
     train, val = manifest.of_split("train"), manifest.of_split("val")
     jobs = Jobs(train + val, [views] * len(train) + [(PLAIN,)] * len(val))
+    runtime = choose_runtime(
+        config.trunk_runtime, has_gpu=training.has_gpu, views=jobs.count_views()
+    )
+    if runtime == "keras":
+        training.wait_for_keras()
     trunk = open_trunk(
         training.layers[: cut_at(training.layers, phase.trainable_layers)],
         training.arrays,
         scaling=config.scaling,
-        runtime=choose_runtime(
-            config.trunk_runtime,
-            has_gpu=backend.has_gpu(keras.backend.backend()),
-            views=jobs.count_views(),
-        ),
+        runtime=runtime,
         image_px=config.image_px,
     )
+    training.start_keras()
     source = prepare(
         training.maker,
         trunk,
@@ -312,11 +367,17 @@ def _read_features(
     return source
 
 
-def _fit(training: _Training, phase: Phase, source: FeatureSource, commit: Commit | None) -> Commit:
+def _fit(
+    training: _Training, phase: Phase, source: FeatureSource, commit: Commit | None
+) -> tuple[Commit, keras.Model]:
+    """Train one phase; return its last commit and its model."""
+    training.wait_for_keras()
+    from mnv2tl.fit import Split, fit_phase
+    from mnv2tl.keras_model import describe_trainable
+
     config, manifest = training.config, training.manifest
     split = Split(train=manifest.of_split("train"), val=manifest.of_split("val"))
-    classes = len(manifest.class_names)
-    head = build_head(training.layers, phase, config, classes=classes, shape=source.shape)
+    head = _build_head(training, phase, source)
     described = describe_trainable(head)
     say(
         f"phase {phase.index + 1} trains {described['parameters']:,} parameters in "
@@ -333,7 +394,7 @@ def _fit(training: _Training, phase: Phase, source: FeatureSource, commit: Commi
             raise_pending()
             show_progress(images)
 
-        return fit_phase(
+        commit = fit_phase(
             head,
             phase,
             config,
@@ -345,13 +406,11 @@ def _fit(training: _Training, phase: Phase, source: FeatureSource, commit: Commi
             advance=advance,
             report=functools.partial(report_epoch, config, training.trackers),
         )
+    return commit, head
 
 
-def _predict_val(training: _Training, phase: Phase, source: FeatureSource) -> NDArray[np.float32]:
-    """Return the best epoch's logits on the validation split, from its features."""
-    manifest = training.manifest
-    classes = len(manifest.class_names)
-    head = build_head(training.layers, phase, training.config, classes=classes, shape=source.shape)
-    best = training.state.load_arrays(training.state.commits[-1].best.file)
-    set_arrays(head, best)
-    return predict_logits(head, source, manifest.of_split("val"))
+def _build_head(training: _Training, phase: Phase, source: FeatureSource) -> keras.Model:
+    from mnv2tl.fit import build_head
+
+    classes = len(training.manifest.class_names)
+    return build_head(training.layers, phase, training.config, classes=classes, shape=source.shape)

@@ -88,12 +88,15 @@ class Trunk:
         return np.concatenate([*parts, self.run(pixels[:0])])
 
 
-def choose_runtime(wanted: str = "auto", *, has_gpu: bool = False, views: int = 0) -> str:
+def choose_runtime(
+    wanted: str = "auto", *, has_gpu: Callable[[], bool] = lambda: False, views: int = 0
+) -> str:
     """Return the runtime to use.
 
     Args:
         wanted: One of `RUNTIMES`, or `auto` for the first one that is installed.
-        has_gpu: The Keras backend computes on a graphics card.
+        has_gpu: Tells whether the Keras backend computes on a graphics card; it is asked only
+            where that matters.
         views: How many views of images a training needs.
 
     Raises:
@@ -104,7 +107,7 @@ def choose_runtime(wanted: str = "auto", *, has_gpu: bool = False, views: int = 
             fix = f"pip install {wanted}"
             raise MachineError("E508", f"the runtime {wanted} is not installed", fix=fix)
         return wanted
-    if has_gpu and views >= GPU_VIEWS:
+    if views >= GPU_VIEWS and has_gpu():
         return "keras"
     return next(name for name in RUNTIMES if importlib.util.find_spec(name) is not None)
 

@@ -106,6 +106,26 @@ def test_settings_are_light_to_import() -> None:
     assert imported <= {"mnv2tl", "numpy", "PIL", "defusedxml"}
 
 
+def test_a_training_imports_keras_no_sooner_than_it_needs_it(tmp_path: Path) -> None:
+    """A folder that cannot be used is told of at once; and the import goes beside other work."""
+    pytest.importorskip("keras")
+    code = f"""
+from mnv2tl.cli import main
+try:
+    main(["train", {str(tmp_path)!r}, "--out", {str(tmp_path / "run")!r}, "--weights", "none"])
+except SystemExit as end:
+    if end.code != 3:
+        raise
+else:
+    raise AssertionError("it was taken")
+"""
+
+    imported = _imported_by(code, MNV2TL_CACHE=str(tmp_path / "cache"))
+
+    assert "numpy" in imported
+    assert not imported & {"jax", "keras", "matplotlib", "onnxruntime", "tensorflow"}
+
+
 @pytest.mark.parametrize(
     "command", ["audit", "cache", "compare", "evaluate", "samples", "train", "weights"]
 )

@@ -3,8 +3,10 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 
 from mnv2tl.data.scan import ScanConfig, inspect
 from mnv2tl.errors import InterruptError
-from mnv2tl.interrupts import raise_pending, watch_signals
+from mnv2tl.interrupts import raise_pending, wait_for, watch_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -123,3 +125,26 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     thread.join()
 
     assert seen == [signal.getsignal(signal.SIGINT)]
+
+
+def test_waiting_gives_what_the_future_gives() -> None:
+    """Also its error."""
+
+    def answer() -> int:
+        time.sleep(0.15)
+        return 7
+
+    with ThreadPoolExecutor(1) as pool:
+        assert wait_for(pool.submit(answer)) == 7
+        with pytest.raises(ZeroDivisionError):
+            wait_for(pool.submit(lambda: 1 / 0))
+
+
+def test_a_signal_ends_the_wait() -> None:
+    """What nobody can end any more must not hold up a Ctrl-C."""
+    with watch_signals():
+        with pytest.raises(InterruptError):
+            signal.raise_signal(signal.SIGTERM)
+
+        with pytest.raises(InterruptError):
+            wait_for(Future[None]())

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mnv2tl.mobilenet import Layer, array_shapes, cut_at, list_layers
+from mnv2tl.preparation import initial_dense
 from tests.networks import draw_arrays
 
 keras = pytest.importorskip("keras")
@@ -98,7 +99,7 @@ def test_arrays_survive_the_way_through_a_model(first: str | None) -> None:
     shape = _input_shape(layers)
     model = keras_model.build_model(layers, classes=3, input_shape=shape, dropout=0.5)
     rng = np.random.default_rng(3)
-    arrays = draw_arrays(layers) | keras_model.initial_dense(1280, 3, rng)
+    arrays = draw_arrays(layers) | initial_dense(1280, 3, rng)
     unused = {"Conv9/kernel": np.zeros(1, np.float32)}
 
     keras_model.set_arrays(model, arrays | unused)
@@ -193,7 +194,7 @@ def test_frozen_batch_norm_keeps_its_statistics_in_a_training_step(batch_norm: s
     """Otherwise a few steps on few images would overwrite what ImageNet taught."""
     layers = _tail("Conv_1")
     model = keras_model.build_model(layers, classes=2, input_shape=(3, 3, 112))
-    arrays = draw_arrays(layers) | keras_model.initial_dense(1280, 2, np.random.default_rng(0))
+    arrays = draw_arrays(layers) | initial_dense(1280, 2, np.random.default_rng(0))
     keras_model.set_arrays(model, arrays)
     keras_model.freeze(model, ["Conv_1", "Conv_1_bn"], batch_norm=batch_norm)
     model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
@@ -212,7 +213,7 @@ def test_frozen_batch_norm_keeps_its_statistics_in_a_training_step(batch_norm: s
 def test_dropout_drops_in_training_only() -> None:
     """Predictions are the same with and without the layer."""
     rng = np.random.default_rng(5)
-    arrays = keras_model.initial_dense(1280, 2, rng)
+    arrays = initial_dense(1280, 2, rng)
     features = rng.random((4, 1280), np.float32)
     models = [
         keras_model.build_model((), classes=2, input_shape=(1280,), dropout=dropout)
@@ -231,7 +232,7 @@ def test_dropout_drops_in_training_only() -> None:
 def test_activation_decides_between_probabilities_and_logits() -> None:
     """best.keras gives probabilities; training and temperature need logits."""
     rng = np.random.default_rng(6)
-    arrays = keras_model.initial_dense(1280, 3, rng)
+    arrays = initial_dense(1280, 3, rng)
     features = rng.random((2, 1280), np.float32)
     results = []
     for activation in ("softmax", None):
@@ -249,8 +250,8 @@ def test_activation_decides_between_probabilities_and_logits() -> None:
 
 def test_initial_dense_is_glorot_uniform_of_its_generator() -> None:
     """Both backends start from these numbers; they lie in Glorot's range and fill it."""
-    arrays = keras_model.initial_dense(1280, 10, np.random.default_rng(7))
-    again = keras_model.initial_dense(1280, 10, np.random.default_rng(7))
+    arrays = initial_dense(1280, 10, np.random.default_rng(7))
+    again = initial_dense(1280, 10, np.random.default_rng(7))
 
     kernel, bias = arrays["predictions/kernel"], arrays["predictions/bias"]
     limit = math.sqrt(6 / 1290)
@@ -264,7 +265,7 @@ def test_initial_dense_is_glorot_uniform_of_its_generator() -> None:
 
 def test_trunk_and_head_together_are_the_whole_model() -> None:
     """Cutting the network at a convolution with padding of its own changes no number."""
-    arrays = draw_arrays(LAYERS) | keras_model.initial_dense(1280, 3, np.random.default_rng(8))
+    arrays = draw_arrays(LAYERS) | initial_dense(1280, 3, np.random.default_rng(8))
     cut = cut_at(LAYERS, 35)  # block_13_depthwise is the first to train
     whole = keras_model.build_model(LAYERS, classes=3, input_shape=SHAPE, scaling="symmetric")
     trunk = keras_model.build_trunk(LAYERS[:cut], scaling="symmetric", image_px=96)

@@ -116,22 +116,30 @@ def test_a_batch_that_does_not_fit_names_the_half(batch_size: int, fix: str) -> 
 
 
 def test_a_process_with_a_backend_looks_for_cycles_less_often(backend: str) -> None:
-    """And not when it ends: what is there then is put aside; a collector that is off stays off."""
+    """What was imported is put aside, and all when it ends; a collector that is off stays off."""
     code = """
 import atexit, gc, sys
 atexit.register(lambda: print(gc.get_freeze_count() > 1000))  # the first one is called last
 from mnv2tl.backend import use_backend
 gc.set_threshold(int(sys.argv[1]), 10, 10)
+if sys.argv[3] == "off":
+    gc.disable()
 use_backend(sys.argv[2])
+print(gc.isenabled(), gc.get_freeze_count() > 1000, gc.collect() < 1000)
 use_backend(sys.argv[2])
 print(gc.get_threshold()[0])
 """
     words = [sys.executable, "-c", code]
     printed = [
         subprocess.run(
-            [*words, first, backend], capture_output=True, text=True, check=True
+            [*words, first, backend, switch], capture_output=True, text=True, check=True
         ).stdout.split()
-        for first in ("700", "20000", "0")
+        for first, switch in (("700", "on"), ("20000", "on"), ("0", "on"), ("700", "off"))
     ]
 
-    assert printed == [["10000", "True"], ["20000", "True"], ["0", "True"]]
+    assert printed == [
+        ["True", "True", "True", "10000", "True"],
+        ["True", "True", "True", "20000", "True"],
+        ["True", "True", "True", "0", "True"],
+        ["False", "True", "True", "10000", "True"],
+    ]

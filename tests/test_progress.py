@@ -251,3 +251,50 @@ print("done")
     output, _ = process.communicate(b"\n", timeout=60)
 
     assert (process.returncode, output) == (0, b"done\n")
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_lines_arrive_while_a_thread_redirects_stderr(is_json: bool) -> None:
+    """What others write to the descriptor goes where it is led; Python's lines do not."""
+    script = """
+import contextlib, os, sys, tempfile
+from mnv2tl import progress
+with progress.log_as_json() if len(sys.argv) > 1 else contextlib.nullcontext():
+    with progress.use_own_descriptor(), tempfile.TemporaryFile() as elsewhere:
+        real = os.dup(2)
+        os.dup2(elsewhere.fileno(), 2)
+        progress.say("of Python")
+        os.write(2, b"of another library\\n")
+        os.dup2(real, 2)
+    progress.say("afterwards")
+"""
+    words = [sys.executable, "-c", script, *(["json"] if is_json else [])]
+
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stderr.splitlines()
+
+    if is_json:
+        told = [json.loads(line)["message"] for line in told]
+    assert told == ["of Python", "afterwards"]
+
+
+def test_a_stderr_of_python_alone_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    """A notebook's has no descriptor of the process."""
+    before = sys.stderr
+
+    with progress.use_own_descriptor():
+        assert sys.stderr is before
+        progress.say("a line")
+
+    assert capsys.readouterr().err == "a line\n"
+
+
+def test_a_bar_is_drawn_on_the_copy_of_a_terminal() -> None:
+    """A copy of a terminal's descriptor is a terminal."""
+    code = "from mnv2tl import progress\nwith progress.use_own_descriptor():\n"
+    code += "".join(f"    {line}\n" for line in _WORK.strip().splitlines())
+
+    _, shown = _run_on_terminal(code)
+
+    assert "\x1b[" in shown
+    assert "6/6" in shown
+    assert "a message beside the bar" in shown

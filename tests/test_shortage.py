@@ -25,7 +25,7 @@ from mnv2tl.data.views import ViewMaker
 from mnv2tl.errors import MachineError
 from mnv2tl.evaluate import evaluate_files
 from mnv2tl.finish import Outcome, finish
-from mnv2tl.phase import predict_logits
+from mnv2tl.fit import predict_logits
 from mnv2tl.state import StateStore
 from mnv2tl_export.benchmark_child import _Runtime
 from mnv2tl_export.child import Message

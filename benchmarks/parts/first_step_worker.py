@@ -27,10 +27,11 @@ def build_default(weights: str) -> Built:
     use_backend("jax")
     import mnv2tl.train  # noqa: F401, PLC0415  all that a training imports
     from mnv2tl.config import TrainConfig  # noqa: PLC0415
+    from mnv2tl.fit import build_head  # noqa: PLC0415
     from mnv2tl.keras_model import set_arrays  # noqa: PLC0415
     from mnv2tl.metrics import softmax  # noqa: PLC0415
     from mnv2tl.mobilenet import cut_at, list_layers  # noqa: PLC0415
-    from mnv2tl.phase import build_head, list_phases  # noqa: PLC0415
+    from mnv2tl.phase import list_phases  # noqa: PLC0415
     from mnv2tl.trunk import choose_runtime, open_trunk  # noqa: PLC0415
 
     config = TrainConfig(data=Path(), out=Path(), weights=weights)

@@ -27,17 +27,11 @@ from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.views import PLAIN, ViewMaker
 from mnv2tl.feature_jobs import Jobs
 from mnv2tl.features import FeatureSource, prepare
+from mnv2tl.fit import Split, build_head, fit_phase, predict_logits
 from mnv2tl.keras_model import set_arrays
 from mnv2tl.metrics import softmax
 from mnv2tl.mobilenet import cut_at, list_layers
-from mnv2tl.phase import (
-    Phase,
-    Split,
-    build_head,
-    fit_phase,
-    list_phases,
-    predict_logits,
-)
+from mnv2tl.phase import Phase, list_phases
 from mnv2tl.preparation import first_dense, load_base
 from mnv2tl.state import Commit, StateStore
 from mnv2tl.trunk import Trunk, choose_runtime, open_trunk

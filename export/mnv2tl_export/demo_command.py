@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mnv2tl.backend import BACKENDS, choose_backend, use_backend
+from mnv2tl.backend import BACKENDS, choose_backend
 from mnv2tl.cli import log_options, print_json, usage_errors
 from mnv2tl.commands.report import report
 from mnv2tl.progress import say
@@ -64,7 +64,6 @@ def demo(
         name = choose_backend(backend)
     _take_weights(weights)  # before the pictures, which are written only once
     folder = _take_data(data, out)
-    use_backend(name)
 
     from mnv2tl.commands.train import show_run, summarise
     from mnv2tl.config import TrainConfig

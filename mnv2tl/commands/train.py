@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from mnv2tl.backend import BACKENDS, choose_backend, use_backend
+from mnv2tl.backend import BACKENDS, choose_backend
 from mnv2tl.cli import log_options, print_json, usage_errors
 from mnv2tl.commands.options import data_argument, scan_options, take_scan_config
 from mnv2tl.commands.report import make_report, require_report, show_report
@@ -199,7 +199,6 @@ def train(ctx: click.Context, /, data: Path, out: Path, **values: Any) -> None:
     with usage_errors():
         augment = _take_augment(ctx, values)
         config = TrainConfig(data=data, out=out, scan=scan, augment=augment, **values)
-    use_backend(values["backend"])
 
     from mnv2tl import train as training
 
