@@ -147,11 +147,12 @@ class _Training:
     """What ends when Keras is imported."""
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def start_keras(self) -> None:
-        """Begin to import Keras and its backend beside."""
+    def start_keras(self) -> Future[None]:
+        """Begin to import Keras and its backend beside, and return what ends with that."""
         if self.keras is None:
             name = cast(str, self.config.backend)
             self.keras = self.beside.submit(backend.use_backend, name)
+        return self.keras
 
     def wait_for_keras(self) -> None:
         """Return when Keras is imported.
@@ -159,9 +160,9 @@ class _Training:
         Raises:
             InterruptError: A signal came.
         """
-        self.start_keras()
-        with show_step("starting Keras"):
-            wait_for(cast(Future[None], self.keras))
+        future = self.start_keras()
+        with contextlib.nullcontext() if future.done() else show_step("starting Keras"):
+            wait_for(future)
 
     def has_gpu(self) -> bool:
         """Tell whether the backend computes on a graphics card."""

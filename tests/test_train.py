@@ -4,8 +4,11 @@ import csv
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -630,6 +633,34 @@ def test_the_backend_of_the_settings_is_that_of_keras(make_config: Make, backend
         train(make_config(backend=other))
 
     assert train(make_config(backend=None, epochs=1)).info["backend"] == backend
+
+
+_TOLD = ("features", "phase", "epoch", "starting Keras ...", "opening the whole network ...")
+
+
+def test_a_training_brings_keras_with_it(make_config: Make, backend: str) -> None:
+    """On the backend that the environment names, and without notes on its start."""
+    config = make_config(epochs=1)
+    code = f"""
+import pathlib, sys
+from mnv2tl.config import TrainConfig
+from mnv2tl.data.scan_config import ScanConfig
+from mnv2tl.train import train
+assert "keras" not in sys.modules
+scan = ScanConfig(near_duplicates=False)
+data, out = pathlib.Path({str(config.data)!r}), pathlib.Path({str(config.out)!r})
+config = TrainConfig(
+    data=data, out=out, weights="none", alpha=0.35, image_px=96, epochs=1, scan=scan
+)
+print(train(config).info["backend"])
+"""
+    names = os.environ | {"KERAS_BACKEND": backend}
+
+    done = subprocess.run([sys.executable, "-c", code], env=names, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout.split()) == (0, [backend]), done.stderr
+    told = done.stderr.splitlines()
+    assert [line for line in told if not line.startswith(_TOLD)] == []
 
 
 def test_row_34_a_locked_folder_is_refused(make_config: Make) -> None:
