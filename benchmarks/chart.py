@@ -105,7 +105,7 @@ def encode(bars: Sequence[dict[str, Any]], form: str) -> bytes:
     metadata |= {"Date": None} if form == "svg" else {"Software": None}
     buffer = io.BytesIO()
     with rc_context({"svg.hashsalt": "mnv2tl"}):
-        draw(bars).savefig(buffer, format=form, metadata=metadata)
+        draw(bars).savefig(buffer, format=form, metadata=metadata, bbox_inches="tight")
     return buffer.getvalue()
 
 
