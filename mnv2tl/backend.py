@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.metadata
 import importlib.util
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import IO
 
 from mnv2tl.errors import MachineError, install_extra
-from mnv2tl.memory import keep_freed_memory, spare_collector
+from mnv2tl.memory import keep_freed_memory, pause_collector, spare_collector
 
 BACKENDS = ("jax", "tensorflow")
 
 # Names of JAX; on a CPU both are float32.
 _FULL, _FAST = "highest", "default"
+
+_importing = threading.Lock()
 
 # What Keras and TensorFlow import where it is installed, for galleries of pictures and to convert
 # models of JAX to another format: half a second each.
@@ -59,16 +63,32 @@ def use_backend(name: str) -> None:
         MachineError: Keras or the backend is not installed (E508).
         RuntimeError: Keras is already imported with another backend.
     """
-    prepare_process(name)
-    with spare_collector(), _hidden(*_UNUSED[name]):
+    with _importing:
+        prepare_process(name)
+        if "keras" not in sys.modules:
+            _import_keras(name)
+    if name == "tensorflow":
+        sys.modules[name].config.experimental.enable_tensor_float_32_execution(False)
+
+
+def _import_keras(name: str) -> None:
+    with pause_collector(), _hidden(*_UNUSED[name]):
         if name == "tensorflow" and "tensorflow" not in sys.modules:
             with _without_start_up_notes():
                 import tensorflow
 
                 tensorflow.config.list_logical_devices()  # which prints some more
         importlib.import_module("keras")
-    if name == "tensorflow":
-        sys.modules[name].config.experimental.enable_tensor_float_32_execution(False)
+    gc.freeze()  # what was imported stays
+
+
+def imported_backend() -> str | None:
+    """Return the backend of Keras in this process; None if Keras is not imported."""
+    if "keras" not in sys.modules:
+        return None
+    # Another thread may still import it; this waits for it.
+    name: str = importlib.import_module("keras").backend.backend()
+    return name
 
 
 def prepare_process(name: str) -> None:
@@ -81,10 +101,11 @@ def prepare_process(name: str) -> None:
         RuntimeError: Keras is already imported with another backend.
     """
     _require("keras", extra=name)
-    if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
+    if imported_backend() not in (None, name):
         raise RuntimeError(f"Keras already runs on another backend than {name} in this process")
     _require(name, extra=name)
     os.environ["KERAS_BACKEND"] = name
+    spare_collector()
     if name == "jax":
         keep_freed_memory()
         _keep_float32()
@@ -143,21 +164,24 @@ def training_precision(name: str) -> Iterator[None]:
 def _without_start_up_notes() -> Iterator[None]:
     """Keep TensorFlow's notes on its own start-up off the terminal; pass everything else on.
 
+    What other threads tell meanwhile is told at the end.
     TF_CPP_MIN_LOG_LEVEL does not reach what TensorFlow 2.21 prints before its logging is set up.
     """
     with _open_memory() as kept:
-        sys.stderr.flush()
+        with contextlib.suppress(AttributeError, OSError):  # there is none, or nobody reads it
+            sys.stderr.flush()
         real = os.dup(2)
         os.dup2(kept.fileno(), 2)
         try:
             yield
         finally:
             os.dup2(real, 2)
-            kept.seek(0)
-            for line in kept:
-                if not line.startswith(_START_UP_NOTES):
-                    os.write(2, line)
             os.close(real)
+            kept.seek(0)
+            with contextlib.suppress(OSError):
+                for line in kept:
+                    if not line.startswith(_START_UP_NOTES):
+                        os.write(2, line)
 
 
 def _open_memory() -> IO[bytes]:

@@ -36,6 +36,8 @@ _MOST_PACKS = 200
 
 _GROUP_VIEWS = 8
 """That a thread computes at a time: handing each over singly takes a tenth of the time."""
+_GROUP_BYTES = 1_000_000
+"""Of features, if that is less: four groups of each thread may wait."""
 _GROUPS_PER_WORKER = 8
 """At least, so that threads end at about the same time."""
 
@@ -200,8 +202,10 @@ def _fill(source: FeatureSource, space: FeatureSpace, todo: Jobs, *, is_shown: b
     count = todo.count_views()
     pack = _PackWriter(space, count)
     compute = functools.partial(_compute, source)
+    row_bytes = int(np.prod(space.shape)) * space.dtype.itemsize
     few = count // (_GROUPS_PER_WORKER * count_workers())
-    groups = _group(todo, views=min(_GROUP_VIEWS, few), chunk=source.trunk.chunk_images)
+    at_once = min(_GROUP_VIEWS, few, _GROUP_BYTES // row_bytes)
+    groups = _group(todo, views=at_once, chunk=source.trunk.chunk_images)
     with contextlib.ExitStack() as stack:
         # What goes on beside another bar shows none.
         bar = show_bar("features", total=count, unit="views") if is_shown else None

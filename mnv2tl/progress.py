@@ -7,12 +7,13 @@ Inside of `log_as_json` every line is one JSON object, also what other packages 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from mnv2tl.json_stream import JsonStream
 
@@ -21,9 +22,6 @@ Advance = Callable[[int], None]
 
 LOG_FORMATS = ("text", "json")
 """How lines of progress look where there is no terminal; json also on a terminal."""
-
-_STDERR = 2
-"""Its file descriptor."""
 
 # What takes less than the first needs no line; a log is read later, JSON by a program at once.
 _FIRST_SECONDS = 2.0
@@ -63,34 +61,6 @@ def log_as_json() -> Iterator[None]:
     finally:
         stream.finish()
         sys.stderr = real
-
-
-@contextlib.contextmanager
-def use_own_descriptor() -> Iterator[None]:
-    """Print to a copy of stderr's descriptor in the block, so that a thread may redirect stderr's.
-
-    Nothing changes where Python's stderr is not that of the process, as in a notebook.
-    """
-    stream = sys.stderr
-    holder, name = (stream, "real") if isinstance(stream, JsonStream) else (sys, "stderr")
-    former = getattr(holder, name)
-    try:
-        is_of_process = former.fileno() == _STDERR
-    except (AttributeError, OSError, ValueError):
-        is_of_process = False
-    if not is_of_process:
-        yield
-        return
-    with contextlib.suppress(OSError):
-        former.flush()
-    copy = open(os.dup(_STDERR), "w", buffering=1, encoding=former.encoding, errors=former.errors)
-    setattr(holder, name, copy)
-    try:
-        yield
-    finally:
-        setattr(holder, name, former)
-        with contextlib.suppress(OSError):  # nobody may read the log any more
-            copy.close()
 
 
 def say(message: str, *, event: str = "message", **facts: Any) -> None:
@@ -174,7 +144,16 @@ def show_step(description: str) -> Iterator[None]:
 
 
 def _is_terminal() -> bool:
-    return not is_json() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return not is_json() and _is_tty(sys.stderr) and os.environ.get("TERM") != "dumb"
+
+
+@functools.lru_cache(maxsize=1)
+def _is_tty(stream: IO[str]) -> bool:
+    """Tell whether a stream leads to a terminal; what was told once counts.
+
+    A backend that is imported in a thread leads stderr elsewhere meanwhile, see `backend`.
+    """
+    return stream.isatty()
 
 
 def _print(message: str, event: str, facts: dict[str, Any]) -> None:
@@ -287,7 +266,8 @@ def _take_screen() -> Any:
     with _lock:
         if _screen is None:
             # Results go to stdout as they are, not through the display.
-            _screen = bars.Progress(*columns, console=Console(stderr=True), redirect_stdout=False)
+            console = Console(stderr=True, force_terminal=True)
+            _screen = bars.Progress(*columns, console=console, redirect_stdout=False)
             _screen.start()
         _bars += 1
         return _screen

@@ -16,12 +16,17 @@ Tensor = Any
 """A tensor of TensorFlow, or Keras' stand-in for one."""
 
 
+_TYPES = ("float32", "float16", "bfloat16")
+"""What the operation takes."""
+
+
 class FusedBatchNorm(keras.layers.BatchNormalization):  # type: ignore[misc]
     """Keras' BatchNormalization of four axes; what trains is computed as Keras does."""
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Any:
         """Return the normalised inputs, shape (n, height, width, channels)."""
-        if training:  # its gradient makes sums that a frozen layer does not need
+        # Its gradient makes sums that a frozen layer does not need.
+        if training or self.compute_dtype not in _TYPES:
             return super().call(inputs, training=training, mask=mask)
         return tf.raw_ops.FusedBatchNormV3(
             x=inputs,

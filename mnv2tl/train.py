@@ -47,7 +47,7 @@ from mnv2tl.preparation import (
     load_base,
     scan_data,
 )
-from mnv2tl.progress import say, show_bar, show_step, use_own_descriptor
+from mnv2tl.progress import say, show_bar, show_step
 from mnv2tl.run_guard import explain_interrupt, hold_folder, is_complete
 from mnv2tl.state import Commit, StateStore
 from mnv2tl.trackers import Trackers, open_trackers, require_trackers
@@ -103,11 +103,11 @@ def _with_backend(config: TrainConfig) -> TrainConfig:
         ValueError: Keras has another one than they name.
         MachineError: Keras or the backend is not installed (E508).
     """
-    if "keras" not in sys.modules:
+    name = backend.imported_backend()
+    if name is None:
         name = backend.choose_backend(config.backend)
         backend.prepare_process(name)
         return dataclasses.replace(config, backend=name)
-    name = sys.modules["keras"].backend.backend()
     if config.backend not in (None, name):
         message = f"backend must be {name}, which Keras uses in this process"
         raise ValueError(f"{message}, got {config.backend}")
@@ -175,9 +175,7 @@ def _go_through_stages(
 ) -> Run:
     began = time.perf_counter()
     seconds: dict[str, float] = dict.fromkeys(("scan", "features", "fit"), 0.0)
-    # TensorFlow's start-up notes are kept off stderr while other things are printed.
-    own = use_own_descriptor() if config.backend == "tensorflow" else contextlib.nullcontext()
-    with own, _work_beside() as beside:
+    with _work_beside() as beside:
         state = StateStore(config.out / "state")
         commit = state.load()
         state.prune()
@@ -255,6 +253,7 @@ def _fit_phases(training: _Training, commit: Commit | None, info: dict[str, Any]
             continue
         with _timed(training.seconds, "features"):
             source = _read_features(training, phase, views_of_phases(config), training.beside)
+        training.wait_for_keras()  # before anything is written
         _write_start(config, training.manifest, info)
         if phase.index == list_phases(config)[-1].index:
             networks = training.beside.submit(
@@ -372,7 +371,6 @@ def _fit(
     training: _Training, phase: Phase, source: FeatureSource, commit: Commit | None
 ) -> tuple[Commit, keras.Model]:
     """Train one phase; return its last commit and its model."""
-    training.wait_for_keras()
     from mnv2tl.fit import Split, fit_phase
     from mnv2tl.keras_model import describe_trainable
 

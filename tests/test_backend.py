@@ -268,3 +268,53 @@ def test_list_versions_names_what_is_installed_only() -> None:
     assert versions["numpy"] == importlib.metadata.version("numpy")
     assert not set(MISSING) & versions.keys()
     assert all(versions.values())
+
+
+_TWO_AT_ONCE = """
+import sys, threading
+from mnv2tl.backend import imported_backend, use_backend
+assert imported_backend() is None
+threads = [threading.Thread(target=use_backend, args=sys.argv[1:]) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(imported_backend())
+"""
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_two_threads_may_use_a_backend_at_once(name: str) -> None:
+    """Each training asks for it, and the second one waits for the first."""
+    words = [sys.executable, "-c", _TWO_AT_ONCE, name]
+
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+    assert (done.stdout.split(), done.stderr) == ([name], "")
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_log_that_nobody_reads_does_not_stop_a_backend(name: str) -> None:
+    """What could not be told before lies in Python's buffer, and cannot be told later either."""
+    script = """
+import sys
+from mnv2tl import progress
+from mnv2tl.backend import imported_backend, use_backend
+sys.stdin.readline()
+progress.say("a line")
+use_backend(sys.argv[1])
+print(imported_backend())
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, name],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    process.stderr.close()
+
+    output, _ = process.communicate(b"\n", timeout=120)
+
+    assert output.decode().split() == [name]

@@ -62,6 +62,16 @@ def test_it_trains_as_the_stock_layer(trainable: bool) -> None:
         np.testing.assert_array_equal(array, other)
 
 
+def test_what_the_operation_does_not_take_is_left_to_keras() -> None:
+    """A user of Keras may have set another type for all layers."""
+    layer = FusedBatchNorm(dtype="float64")
+    pixels = np.random.default_rng(3).normal(size=(1, 2, 2, 3))
+
+    answer = keras.ops.convert_to_numpy(layer(pixels))
+
+    np.testing.assert_allclose(answer, pixels / np.sqrt(1 + layer.epsilon))
+
+
 def test_its_weights_have_the_names_of_the_stock_layer() -> None:
     """Arrays are set by these names."""
     layers = [FusedBatchNorm(), keras.layers.BatchNormalization()]

@@ -25,7 +25,9 @@ def build_default(weights: str) -> Built:
     from mnv2tl.backend import use_backend  # noqa: PLC0415
 
     use_backend("jax")
-    import mnv2tl.train  # noqa: F401, PLC0415  all that a training imports
+    # All that a training imports until then.
+    import mnv2tl.finish  # noqa: PLC0415
+    import mnv2tl.train  # noqa: F401, PLC0415
     from mnv2tl.config import TrainConfig  # noqa: PLC0415
     from mnv2tl.fit import build_head  # noqa: PLC0415
     from mnv2tl.keras_model import set_arrays  # noqa: PLC0415

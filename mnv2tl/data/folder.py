@@ -19,7 +19,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from mnv2tl.data.collector import pause_collector
 from mnv2tl.data.index_part import STATUS_BYTES, Part
 from mnv2tl.data.manifest import LeftOut
 from mnv2tl.data.packed import Texts
@@ -27,6 +26,7 @@ from mnv2tl.data.records import Columns
 from mnv2tl.data.split import Split
 from mnv2tl.data.walker import Node, Walker, scan_folder
 from mnv2tl.errors import DataError, show
+from mnv2tl.memory import pause_collector
 
 SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train",

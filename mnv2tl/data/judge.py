@@ -12,7 +12,6 @@ from fractions import Fraction
 from pathlib import Path
 
 from mnv2tl.data import near_duplicates
-from mnv2tl.data.collector import pause_collector
 from mnv2tl.data.entries import Entries
 from mnv2tl.data.folder import Group, Listing
 from mnv2tl.data.manifest import LeftOut, Manifest
@@ -22,6 +21,7 @@ from mnv2tl.data.scan_warnings import count_warnings
 from mnv2tl.data.split import Split, assign
 from mnv2tl.data.used_images import UsedImages, choose_images
 from mnv2tl.errors import DataError, show
+from mnv2tl.memory import pause_collector
 from mnv2tl.progress import show_step
 
 _FOR_TRAINING = (None, "train")

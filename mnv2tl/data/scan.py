@@ -16,7 +16,6 @@ from typing import Any
 
 from mnv2tl import store
 from mnv2tl.data import images
-from mnv2tl.data.collector import pause_collector
 from mnv2tl.data.folder import Group, Listing, list_folder
 from mnv2tl.data.judge import check_listing, check_share, judge
 from mnv2tl.data.manifest import Manifest
@@ -27,6 +26,7 @@ from mnv2tl.data.scan_worker import OUT_OF_MEMORY
 from mnv2tl.data.stat_index import StatIndex
 from mnv2tl.data.worker_pool import DIED, TIMEOUT, read_files
 from mnv2tl.interrupts import raise_pending
+from mnv2tl.memory import pause_collector
 from mnv2tl.progress import track
 
 __all__ = ["Scan", "ScanConfig", "check_share", "inspect", "scan"]
