@@ -9,11 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -776,26 +773,3 @@ def test_run_json_is_written_with_portable_numbers(finished_run: tuple[Run, Trai
         raise ValueError(name)
 
     assert json.loads(text, parse_constant=refuse)["finished"] is True
-
-
-def test_an_error_leaves_what_was_to_be_done_beside() -> None:
-    """Nobody waits for views and networks that a failed training does not need."""
-    from mnv2tl import train as module
-
-    begun = threading.Event()
-    futures: list[Future[None]] = []
-
-    def work() -> None:
-        begun.set()
-        time.sleep(0.1)
-
-    def fail() -> None:
-        with module._work_beside() as beside:
-            futures.extend(beside.submit(work) for _ in range(3))
-            begun.wait(20)
-            raise ValueError("lost")
-
-    with pytest.raises(ValueError, match="lost"):
-        fail()
-
-    assert [future.cancelled() for future in futures] == [False, True, True]
