@@ -634,3 +634,26 @@ def test_a_signal_ends_the_wait_for_features(data: Path, cache: Path) -> None:
                 source.read(entries, 1)
         finally:
             gate.set()
+
+
+@pytest.mark.parametrize(
+    ("of_each", "views", "chunk", "sizes"),
+    [
+        (1, 8, 1, [8, 8, 4]),
+        (3, 8, 1, [9, 9, 9, 9, 9, 9, 6]),
+        (1, 0, 1, [1] * 20),  # of few pictures each is handed over singly
+        (1, 8, 16, [16, 4]),  # whole chunks, since a part of one takes as long
+        (3, 8, 16, [48, 12]),
+        (25, 8, 16, [150, 150, 150, 50]),  # a whole chunk would be many pictures
+    ],
+)
+def test_threads_get_some_views_and_whole_chunks(
+    of_each: int, views: int, chunk: int, sizes: list[int]
+) -> None:
+    """Every view once and in order; not so many that threads end at different times."""
+    todo: list[Any] = [(number, tuple(range(of_each))) for number in range(20)]
+
+    groups = list(features_module._group(todo, views=views, chunk=chunk))
+
+    assert [job for group in groups for job in group] == todo
+    assert [sum(len(each) for _, each in group) for group in groups] == sizes
