@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mnv2tl.cli import main
+from mnv2tl.cli import run
 
-main(prog_name="mnv2tl")
+run()

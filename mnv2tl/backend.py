@@ -9,13 +9,12 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from typing import IO
 
 from mnv2tl.errors import MachineError, install_extra
 from mnv2tl.memory import keep_freed_memory, pause_collector, spare_collector
+from mnv2tl.start_up_notes import hide_start_up_notes
 
 BACKENDS = ("jax", "tensorflow")
 
@@ -23,13 +22,11 @@ BACKENDS = ("jax", "tensorflow")
 _FULL, _FAST = "highest", "default"
 
 _importing = threading.Lock()
+_is_importing = False
 
 # What Keras and TensorFlow import where it is installed, for galleries of pictures and to convert
 # models of JAX to another format: half a second each.
 _UNUSED = {"jax": ("matplotlib.pyplot",), "tensorflow": ("matplotlib.pyplot", "jax")}
-
-# Level I is information; the first line announces that such lines follow.
-_START_UP_NOTES = (b"I0000 ", b"WARNING: All log messages before absl::InitializeLog()")
 
 
 def choose_backend(wanted: str | None = None) -> str:
@@ -72,14 +69,24 @@ def use_backend(name: str) -> None:
 
 
 def _import_keras(name: str) -> None:
-    with pause_collector(), _hidden(*_UNUSED[name]):
-        if name == "tensorflow" and "tensorflow" not in sys.modules:
-            with _without_start_up_notes():
-                import tensorflow
+    global _is_importing
+    _is_importing = True
+    try:
+        with pause_collector(), _hidden(*_UNUSED[name]):
+            if name == "tensorflow" and "tensorflow" not in sys.modules:
+                with hide_start_up_notes():
+                    import tensorflow
 
-                tensorflow.config.list_logical_devices()  # which prints some more
-        importlib.import_module("keras")
-    gc.freeze()  # what was imported stays
+                    tensorflow.config.list_logical_devices()  # which prints some more
+            importlib.import_module("keras")
+        gc.freeze()  # what was imported stays
+    finally:
+        _is_importing = False
+
+
+def is_importing() -> bool:
+    """Tell whether a thread imports Keras and its backend now, which cannot be stopped."""
+    return _is_importing
 
 
 def imported_backend() -> str | None:
@@ -158,38 +165,6 @@ def training_precision(name: str) -> Iterator[None]:
     chosen = jax.config.jax_default_matmul_precision
     with jax.default_matmul_precision(_FAST if chosen == _FULL else chosen):
         yield
-
-
-@contextlib.contextmanager
-def _without_start_up_notes() -> Iterator[None]:
-    """Keep TensorFlow's notes on its own start-up off the terminal; pass everything else on.
-
-    What other threads tell meanwhile is told at the end.
-    TF_CPP_MIN_LOG_LEVEL does not reach what TensorFlow 2.21 prints before its logging is set up.
-    """
-    with _open_memory() as kept:
-        with contextlib.suppress(AttributeError, OSError):  # there is none, or nobody reads it
-            sys.stderr.flush()
-        real = os.dup(2)
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(real, 2)
-            os.close(real)
-            kept.seek(0)
-            with contextlib.suppress(OSError):
-                for line in kept:
-                    if not line.startswith(_START_UP_NOTES):
-                        os.write(2, line)
-
-
-def _open_memory() -> IO[bytes]:
-    """Return a file that needs no room on a disk, where the system has such."""
-    if hasattr(os, "memfd_create"):  # Linux
-        with contextlib.suppress(OSError):  # forbidden in some containers
-            return os.fdopen(os.memfd_create("notes"), "w+b")
-    return tempfile.TemporaryFile()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -185,3 +185,25 @@ def main(debug: bool) -> None:
     6 the result is refused, 7 busy, 130 or 143 interrupted.
     """
     signal.signal(signal.SIGTERM, _terminate)
+
+
+def run() -> None:
+    """Run the command in a process of its own; it does not wait for an import nobody needs."""
+    try:
+        main(prog_name="mnv2tl")
+    except SystemExit as left:
+        backend = sys.modules.get("mnv2tl.backend")
+        if backend is not None and backend.is_importing():
+            _leave(left.code if isinstance(left.code, int) else 1)
+        raise
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: a thread that imports could not be stopped."""
+    from mnv2tl.start_up_notes import pass_on
+
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    pass_on()
+    os._exit(code)

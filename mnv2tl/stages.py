@@ -83,12 +83,15 @@ class Training:
 
 @contextlib.contextmanager
 def work_beside() -> Iterator[Executor]:
-    """Give a thread that works beside the training; at an error it leaves what is not begun."""
+    """Give a thread that works beside the training; at an error it leaves what is not begun.
+
+    An error does not wait for the import of Keras, which goes on.
+    """
     pool = ThreadPoolExecutor(1)
     try:
         yield pool
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=not backend.is_importing(), cancel_futures=True)
 
 
 def read_features(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -489,8 +490,6 @@ def test_ctrl_c_in_a_real_process_keeps_the_finished_epochs(
     tiny_folder: Path, tmp_path: Path, backend: str
 ) -> None:
     """SIGINT after the first epoch: exit 130, and --resume finishes the run."""
-    import signal
-
     command = [sys.executable, "-m", "mnv2tl", "train", tiny_folder, "--out", tmp_path / "run"]
     words = [*QUICK, "--epochs", "2000"]
     with subprocess.Popen(
@@ -511,6 +510,51 @@ def test_ctrl_c_in_a_real_process_keeps_the_finished_epochs(
     )
 
     assert result.exit_code == 0, result.output
+
+
+_SLOW = """
+import sys, time
+print("import begins", file=sys.stderr, flush=True)
+time.sleep(60)
+print("import ends", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("package", "backend_name"), [("keras", None), ("tensorflow", "tensorflow")]
+)
+def test_a_signal_does_not_wait_for_an_import(
+    tiny_folder: Path,
+    tmp_path: Path,
+    backend: str,
+    number: signal.Signals,
+    package: str,
+    backend_name: str | None,
+) -> None:
+    """It takes many seconds where nothing was compiled to bytecode; then nothing is left behind."""
+    (tmp_path / "site" / package).mkdir(parents=True)
+    (tmp_path / "site" / package / "__init__.py").write_text(_SLOW)
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT), str(ROOT / "export")])
+    command = [sys.executable, "-m", "mnv2tl", "train", tiny_folder, "--out", tmp_path / "run"]
+    with subprocess.Popen(
+        [str(word) for word in (*command, *QUICK)],
+        env=os.environ | {"PYTHONPATH": path, "KERAS_BACKEND": backend_name or backend},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        log = ""
+        for line in process.stderr:
+            log += line
+            if line == "import begins\n":
+                process.send_signal(number)
+    assert process.returncode == 128 + number, log
+    assert log.splitlines()[-1].startswith("error[E901 interrupted] 0 of 2 epochs are saved"), log
+    assert "import ends" not in log
+    assert "Traceback" not in log
+    assert [each.name for each in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 @pytest.mark.slow

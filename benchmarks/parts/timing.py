@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.parts import record
 
-MNV2TL = ("-c", "from mnv2tl.cli import main; main()")
+MNV2TL = ("-c", "from mnv2tl.cli import run; run()")
 """Arguments of an interpreter that make it the command line, installed or not."""
 
 NAMES = {"jax": "JAX", "tensorflow": "TensorFlow"}
