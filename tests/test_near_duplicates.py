@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from mnv2tl.data.images import open_picture
@@ -184,18 +185,22 @@ def test_dhash_of_a_copy_is_near_and_of_another_picture_far(kind: str) -> None:
     assert min(far) > 10
 
 
+def _array(hashes: list[int]) -> NDArray[np.uint64]:
+    return np.array(hashes, dtype=np.uint64)
+
+
 def test_no_hash_gives_no_pair() -> None:
     """An empty folder, or one image, has no pair."""
     assert close_pairs(np.empty(0, dtype=np.uint64))[0].shape == (0, 2)
-    assert summarise([], [])["pairs"] == 0
-    assert summarise([2**64 - 1], ["train"])["pairs"] == 0
+    assert summarise(_array([]), [])["pairs"] == 0
+    assert summarise(_array([2**64 - 1]), ["train"])["pairs"] == 0
 
 
 def test_pairs_and_those_across_splits_are_counted() -> None:
     """Equal hashes and close ones count alike; examples across splits come first."""
     hashes = [0, 0, 0b11, 2**64 - 1, 0b111]  # 0-1 0 bits, 0-2 and 1-2 2, 2-4 1, 0-4 and 1-4 3
 
-    found = summarise(hashes, ["train", "train", "val", "val", "val"])
+    found = summarise(_array(hashes), ["train", "train", "val", "val", "val"])
 
     assert (found["pairs"], found["across_splits"], found["complete"]) == (4, 2, True)
     assert found["examples"][:2] == [[0, 2, 2], [1, 2, 2]]
@@ -204,7 +209,7 @@ def test_pairs_and_those_across_splits_are_counted() -> None:
 
 def test_equal_hashes_across_splits() -> None:
     """Three images of one hash make three pairs, two of them across."""
-    found = summarise([5, 5, 5], ["train", "val", "train"])
+    found = summarise(_array([5, 5, 5]), ["train", "val", "train"])
 
     assert (found["pairs"], found["across_splits"]) == (3, 2)
     assert found["examples"] == [[0, 1, 0], [1, 2, 0], [0, 2, 0]]
@@ -215,7 +220,7 @@ def test_a_folder_of_blank_pictures_is_counted_not_listed() -> None:
     count = 50_000
     splits = ["val", *["train"] * (count - 1)]
 
-    found = summarise([0] * count, splits)
+    found = summarise(_array([0] * count), splits)
 
     assert found["pairs"] == count * (count - 1) // 2
     assert found["across_splits"] == count - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from array import array
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+
+import numpy as np
 
 from mnv2tl.data import near_duplicates
 from mnv2tl.data.entries import Entries
@@ -275,12 +278,12 @@ def _near_duplicates(
         repeated: The numbers of those whose bytes another one has too, of one content together.
     """
     records = used.records
-    left_out = {row for rows in repeated.values() for row in rows[1:]}
-    left_out.update(row for row, kind in enumerate(records.kinds) if not kind.has_dhash)
-    rows = array("Q", [row for row in range(len(used)) if row not in left_out])
+    is_compared = np.fromiter((kind.has_dhash for kind in records.kinds), np.bool_, len(used))
+    is_compared[[row for rows in repeated.values() for row in rows[1:]]] = False
+    rows = np.flatnonzero(is_compared)
     with show_step("looking for near duplicates"):
         found = near_duplicates.summarise(
-            array("Q", [records.dhashes[row] for row in rows]), [splits[row] for row in rows]
+            np.asarray(records.dhashes)[rows], list(itertools.compress(splits, is_compared))
         )
     found["examples"] = [
         [used.paths[rows[a]], used.paths[rows[b]], bits] for a, b, bits in found["examples"]

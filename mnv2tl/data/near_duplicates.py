@@ -141,11 +141,11 @@ def _has_long_run(keys: NDArray[np.uint64]) -> bool:
     return bool(counts.size and counts.max() > _NEIGHBOURS + 1)
 
 
-def summarise(hashes: Sequence[int], splits: Sequence[str]) -> dict[str, Any]:
+def summarise(hashes: NDArray[np.uint64], splits: Sequence[str]) -> dict[str, Any]:
     """Count near duplicates among images of unlike bytes.
 
     Args:
-        hashes: dHash of one image per distinct content, in [0, 2**64).
+        hashes: dHash of one image per distinct content, shape (n,).
         splits: Split of each.
 
     Returns:
@@ -153,13 +153,13 @@ def summarise(hashes: Sequence[int], splits: Sequence[str]) -> dict[str, Any]:
         two splits, a leak; `complete`: False if the counts are lower bounds; `examples`: at most
         20 of [number, number, bits], those across splits first; an image's number is its place.
     """
-    values, which = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
+    values, which = np.unique(hashes, return_inverse=True)
+    close, complete = close_pairs(values)
     codes = {name: code for code, name in enumerate(dict.fromkeys(splits))}
-    numbers = np.array([codes[name] for name in splits], dtype=np.int64)
-    cells = which * len(codes) + numbers
+    cells = np.fromiter(map(codes.__getitem__, splits), np.int64, len(splits))
+    cells += which * len(codes)
     counts = np.bincount(cells, minlength=values.size * len(codes))
     counts = counts.reshape(values.size, len(codes))  # (values, splits)
-    close, complete = close_pairs(values)
     equal = np.repeat(np.flatnonzero(counts.sum(axis=1) > 1)[:, None], 2, axis=1)  # (equal, 2)
     groups = np.concatenate([equal, close])
     pairs, across = _count(groups, counts)
@@ -182,7 +182,7 @@ def summarise(hashes: Sequence[int], splits: Sequence[str]) -> dict[str, Any]:
         "pairs": int(pairs.sum()),
         "across_splits": int(across.sum()),
         "complete": complete,
-        "examples": [[a, b, (hashes[a] ^ hashes[b]).bit_count()] for a, b in first],
+        "examples": [[a, b, int(hashes[a] ^ hashes[b]).bit_count()] for a, b in first],
     }
 
 
