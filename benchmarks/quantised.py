@@ -31,6 +31,7 @@ from mnv2tl.checkpoint import load_run
 from mnv2tl.metrics import log_loss, top1_accuracy
 from mnv2tl.progress import track
 from mnv2tl_export.artifacts import Workshop
+from mnv2tl_export.defaults import REST_SECONDS
 from mnv2tl_export.onnx_fp16 import convert_fp16
 from mnv2tl_export.onnx_int8 import CALIBRATION_IMAGES, RECIPES
 from mnv2tl_export.onnx_quantise import quantise
@@ -96,7 +97,8 @@ def time_models(
             name: functools.partial(open_session(content, threads=threads).run, None, shown)
             for name, content in models.items()
         }
-        for name, seconds in time_in_turn(asked, rounds=rounds, count=calls).items():
+        found = time_in_turn(asked, rounds=rounds, count=calls, rest_seconds=REST_SECONDS)
+        for name, seconds in found.items():
             p50 = 1000 * float(np.median(seconds))
             rows[name][f"p50_ms_batch_{batch}_threads_{threads}"] = p50
     return rows

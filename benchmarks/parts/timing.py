@@ -93,7 +93,7 @@ def run_process(command: Sequence[str], **changes: str) -> tuple[float, str]:
 
 
 def time_in_turn(
-    calls: Mapping[str, Call], *, rounds: int, count: int
+    calls: Mapping[str, Call], *, rounds: int, count: int, rest_seconds: float = 0.0
 ) -> dict[str, NDArray[np.float64]]:
     """Return the seconds of each call, shape (rounds, count).
 
@@ -104,6 +104,8 @@ def time_in_turn(
         calls: What is timed.
         rounds: Counted turns of each.
         count: Counted calls in one turn.
+        rest_seconds: Pause before each turn, so that threads of the former one look for no more
+            work.
     """
     rng = np.random.default_rng(0)
     names = list(calls)
@@ -111,6 +113,7 @@ def time_in_turn(
     for _ in range(rounds + 1):
         for place in rng.permutation(len(names)):
             call = calls[names[place]]
+            time.sleep(rest_seconds)
             seconds[names[place]].append([_time(call) for _ in range(count + 1)][1:])
     return {name: np.array(each[1:]) for name, each in seconds.items()}
 

@@ -23,7 +23,7 @@ from mnv2tl.errors import ResultError
 from mnv2tl.metrics import log_loss, top1_accuracy
 from mnv2tl.progress import show_step
 from mnv2tl_export import golden, onnx_model, saved_model, tf2onnx_model
-from mnv2tl_export.defaults import FILES
+from mnv2tl_export.defaults import FILES, REST_SECONDS
 from mnv2tl_export.gate import Candidate
 from mnv2tl_export.onnx_candidate import open_candidate
 from mnv2tl_export.onnx_file import read_onnx
@@ -157,6 +157,7 @@ class Workshop:
         seconds: dict[str, list[float]] = {name: [] for name in sessions}
         for _ in range(_TIMED_ROUNDS + 1):
             for name, session in sessions.items():
+                time.sleep(REST_SECONDS)
                 start = time.perf_counter()
                 session.run(None, shown)
                 seconds[name].append(time.perf_counter() - start)

@@ -2,7 +2,8 @@
 
 Each runtime lives in a process of its own that is kept on the wanted cores. The processes are
 asked in turn, a few calls each, round after round, so that what else the machine does meets all
-of them alike; what they measure is their own call, without the way there.
+of them alike; what they measure is their own call, without the way there. Between two turns all
+rest, and the first call of a turn is not counted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mnv2tl.progress import show_bar, show_step
 from mnv2tl_export import golden
 from mnv2tl_export.bundle import SEAL, read_seal
 from mnv2tl_export.child import Child, ChildEndedError
-from mnv2tl_export.defaults import FILES
+from mnv2tl_export.defaults import FILES, REST_SECONDS
 from mnv2tl_export.evaluate import read_split
 from mnv2tl_export.gate import Pictures
 from mnv2tl_export.onnx_file import read_onnx
@@ -279,8 +280,9 @@ def _time_in_turn(
     seconds: list[list[NDArray[np.float64]]] = [[] for _ in children]
     for _ in range(plan.rounds):
         for place, child in enumerate(children):
-            answer = child.ask("time", arrays={"pixels": batch}, calls=plan.calls)
-            seconds[place].append(answer.arrays["seconds"])
+            time.sleep(REST_SECONDS)
+            answer = child.ask("time", arrays={"pixels": batch}, calls=plan.calls + 1)
+            seconds[place].append(answer.arrays["seconds"][1:])
             advance(1)
     return [np.concatenate(each) for each in seconds]
 

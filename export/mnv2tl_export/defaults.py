@@ -35,6 +35,10 @@ TOP = 3
 PROVIDERS = ("CPUExecutionProvider",)
 """onnxruntime's execution providers, in the order of preference."""
 
+REST_SECONDS = 0.1
+"""Pause between runtimes that are timed in turn: threads of onnxruntime 1.32 look for work for
+42 ms after a call, on a core that the next one needs."""
+
 
 def default_formats() -> tuple[str, ...]:
     """Return onnx, and savedmodel where TensorFlow is installed."""
