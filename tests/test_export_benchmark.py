@@ -54,6 +54,7 @@ def test_benchmark_times_the_file_and_keras_in_their_own_processes(
         assert row["val_accuracy"] == trained_run.info["val_accuracy"]
         assert row["max_abs_diff"] < 1e-4
         assert row["bytes"] > 10**5
+        assert row["calls"] == 2 * 5
     assert value["images"] == trained_run.info["val_images"]
     assert value["decode_ms"] > 0
     assert sorted(each.name for each in bundle.iterdir()) == before
