@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import mnv2tl
 from mnv2tl.errors import MachineError, install_extra
 from mnv2tl.memory import keep_freed_memory, pause_collector, spare_collector
 from mnv2tl.start_up_notes import hide_start_up_notes
@@ -25,8 +26,11 @@ _importing = threading.Lock()
 _is_importing = False
 
 # What Keras and TensorFlow import where it is installed, for galleries of pictures and to convert
-# models of JAX to another format: half a second each.
-_UNUSED = {"jax": ("matplotlib.pyplot",), "tensorflow": ("matplotlib.pyplot", "jax")}
+# models of JAX to another format: up to half a second each.
+_UNUSED = {"jax": ("matplotlib",), "tensorflow": ("matplotlib", "jax")}
+# The same, to take data and models of whoever uses Keras: in a command that is nobody.
+_TAKEN = ("IPython", "pandas", "sklearn")
+_UNUSED_BY_COMMANDS = {"jax": _TAKEN, "tensorflow": (*_TAKEN, "scipy")}
 
 
 def choose_backend(wanted: str | None = None) -> str:
@@ -53,8 +57,8 @@ def choose_backend(wanted: str | None = None) -> str:
 def use_backend(name: str) -> None:
     """Make Keras use a backend in this process, quietly, and import both; it takes seconds.
 
-    Where pyplot was not imported before, `keras.visualization` says in this process that it is not
-    installed.
+    Where matplotlib was not imported before, `keras.visualization` says in this process that it is
+    not installed; in a command, Keras takes pandas and scikit-learn for missing too.
 
     Raises:
         MachineError: Keras or the backend is not installed (E508).
@@ -72,7 +76,8 @@ def _import_keras(name: str) -> None:
     global _is_importing
     _is_importing = True
     try:
-        with pause_collector(), _hidden(*_UNUSED[name]):
+        others = _UNUSED_BY_COMMANDS[name] if mnv2tl.is_command else ()
+        with pause_collector(), _hidden(*_UNUSED[name], *others):
             if name == "tensorflow" and "tensorflow" not in sys.modules:
                 with hide_start_up_notes():
                     import tensorflow

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+import mnv2tl
 from mnv2tl import __version__, progress
 from mnv2tl.errors import InterruptError, MachineError, Mnv2tlError, install_extra
 from mnv2tl.memory import explain_shortage
@@ -189,6 +190,7 @@ def main(debug: bool) -> None:
 
 def run() -> None:
     """Run the command in a process of its own; it does not wait for an import nobody needs."""
+    mnv2tl.is_command = True
     try:
         main(prog_name="mnv2tl")
     except SystemExit as left:

@@ -226,7 +226,7 @@ def test_has_gpu_takes_the_name_of_a_device() -> None:
 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_use_backend_imports_no_more_than_is_used(name: str) -> None:
-    """Keras takes pyplot, and TensorFlow takes JAX, where they are installed: half a second each.
+    """Keras takes matplotlib, and TensorFlow takes JAX, where they are installed.
 
     They can be imported afterwards.
     """
@@ -234,10 +234,10 @@ def test_use_backend_imports_no_more_than_is_used(name: str) -> None:
 import importlib.util, sys
 from mnv2tl.backend import use_backend
 use_backend("{name}")
-others = ["matplotlib.pyplot"] + ["jax"] * ("{name}" == "tensorflow")
+others = ["matplotlib"] + ["jax"] * ("{name}" == "tensorflow")
 print([each for each in others if each in sys.modules])
 for each in others:
-    if importlib.util.find_spec(each.split(".")[0]):
+    if importlib.util.find_spec(each):
         importlib.import_module(each)
 print(sys.modules["keras"].backend.backend())
 """
@@ -245,6 +245,32 @@ print(sys.modules["keras"].backend.backend())
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
     assert done.stdout.split() == ["[]", name], done.stderr
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_command_imports_nothing_for_data_of_others(name: str, tmp_path: Path) -> None:
+    """Keras takes pandas, scikit-learn and IPython where they are installed; they stay usable."""
+    others = ["IPython", "pandas", "sklearn"] + ["scipy"] * (name == "tensorflow")
+    for each in others:
+        (tmp_path / each).mkdir()
+        (tmp_path / each / "__init__.py").write_text(f"print({each!r})\n")
+    code = f"""
+import importlib
+import mnv2tl
+from mnv2tl.backend import use_backend
+mnv2tl.is_command = True
+use_backend({name!r})
+print("in use")
+for each in {others}:
+    importlib.import_module(each)
+"""
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True
+    )
+
+    assert done.stdout.splitlines() == ["in use", *others], done.stderr
 
 
 def test_without_a_graphics_card_nothing_is_moved(backend: str) -> None:
