@@ -191,19 +191,37 @@ def main(debug: bool) -> None:
 def run() -> None:
     """Run the command in a process of its own; it does not wait for an import nobody needs."""
     mnv2tl.is_command = True
+    _open_missing_streams()
     try:
         main(prog_name="mnv2tl")
-    except SystemExit as left:
+    except BaseException as error:
         backend = sys.modules.get("mnv2tl.backend")
         if backend is not None and backend.is_importing():
-            _leave(left.code if isinstance(left.code, int) else 1)
+            _leave(error)
         raise
 
 
-def _leave(code: int) -> NoReturn:
+def _open_missing_streams() -> None:
+    """Put the null device where there is no stdin, stdout or stderr.
+
+    Else the first files that are opened get their descriptors, and what is printed there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+
+
+def _leave(error: BaseException) -> NoReturn:
     """End the process at once: a thread that imports could not be stopped."""
     from mnv2tl.start_up_notes import pass_on
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    code = 1
+    if not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+    elif isinstance(error.code, int):
+        code = error.code
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.flush()

@@ -29,7 +29,8 @@ Result = TypeVar("Result")
 def watch_signals() -> Iterator[None]:
     """Raise `InterruptError` at Ctrl-C or a termination while the block runs.
 
-    A second signal does what it did before the block. Outside the main thread, where Python
+    A second signal does what it did before the block. Keras makes a RuntimeError of what is raised
+    inside of a layer; here it becomes an interruption again. Outside the main thread, where Python
     allows no handlers, nothing changes.
     """
     global _pending
@@ -55,6 +56,9 @@ def watch_signals() -> Iterator[None]:
     _set_handlers(dict.fromkeys(_SIGNALS, note))
     try:
         yield
+    except Exception:
+        raise_pending()
+        raise
     finally:
         _set_handlers(former)
         _pending = None

@@ -151,7 +151,7 @@ def _is_terminal() -> bool:
 def _is_tty(stream: IO[str]) -> bool:
     """Tell whether a stream leads to a terminal; what was told once counts.
 
-    A backend that is imported in a thread leads stderr through a pipe, see `start_up_notes`.
+    A backend that is imported in a thread leads stderr through a file, see `start_up_notes`.
     """
     return stream.isatty()
 

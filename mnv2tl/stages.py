@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+import mnv2tl
 from mnv2tl import backend
 from mnv2tl.cache_folder import cache_folder
 from mnv2tl.config import TrainConfig
@@ -85,13 +86,14 @@ class Training:
 def work_beside() -> Iterator[Executor]:
     """Give a thread that works beside the training; at an error it leaves what is not begun.
 
-    An error does not wait for the import of Keras, which goes on.
+    An error in a command does not wait for the import of Keras, see `cli.run`.
     """
     pool = ThreadPoolExecutor(1)
     try:
         yield pool
     finally:
-        pool.shutdown(wait=not backend.is_importing(), cancel_futures=True)
+        is_left = mnv2tl.is_command and backend.is_importing()
+        pool.shutdown(wait=not is_left, cancel_futures=True)
 
 
 def read_features(

@@ -1,6 +1,10 @@
-"""Keep what TensorFlow prints about its own start-up off stderr; all else passes at once.
+"""Keep what TensorFlow prints about its own start-up off stderr; all else passes within a moment.
 
 TF_CPP_MIN_LOG_LEVEL does not reach what TensorFlow 2.21 prints before its logging is set up.
+
+Descriptor 2 becomes a file meanwhile, which a thread reads. A pipe would lock: whoever fills it may
+hold the interpreter, which the thread needs to empty it. What a process says as it crashes in the
+block is lost.
 """
 
 from __future__ import annotations
@@ -9,78 +13,110 @@ import contextlib
 import os
 import re
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from typing import IO
 
 # Level I is information; the first line announces that such lines follow.
 _NOTE = re.compile(
     rb"(?:WARNING: All log messages before absl::InitializeLog\(\)|I0000 [0-9:.]+ +\d+ \S+:\d+\])"
     rb"[^\n]*(?P<end>\n|\Z)"
 )
-_MARK = b"\0"
-"""Follows what shall have passed; no text has it, and no read can cut it in two."""
 _STDERR = 2
+_POLL_SECONDS = 0.05
 
 _sieve: _Sieve | None = None
 
 
 @contextlib.contextmanager
 def hide_start_up_notes() -> Iterator[None]:
-    """Keep TensorFlow's notes off stderr while the block runs, whoever writes to it."""
+    """Keep TensorFlow's notes off stderr while the block runs, whoever writes to it.
+
+    On Windows, whose consoles take no such detour, they are shown.
+    """
     global _sieve
     with contextlib.suppress(AttributeError, OSError, ValueError):  # none, unread, or closed
         sys.stderr.flush()
-    try:
-        real = os.dup(_STDERR)
-    except OSError:  # it is closed
-        yield
-        return
-    _sieve = _Sieve(real)
-    os.dup2(_sieve.sink, _STDERR)
-    try:
-        yield
-    finally:
-        os.dup2(real, _STDERR)
-        pass_on()
+    with contextlib.ExitStack() as held:
+        sieve = None
+        if hasattr(os, "pread"):
+            with contextlib.suppress(OSError):  # stderr is closed, or there is no room
+                sieve = held.enter_context(_Sieve())
+        if sieve is None:
+            yield
+            return
+        _sieve = sieve
+        try:
+            yield
+        finally:
+            _sieve = None
 
 
 def pass_on() -> None:
-    """Return when all that was written to stderr until now is where it goes."""
+    """Let all that was written to stderr until now go where it belongs."""
     if _sieve is not None:
         _sieve.pass_on()
 
 
 class _Sieve:
-    """A pipe with a thread behind it, which writes to a file what is no note.
+    """A file in the place of stderr, and a thread that passes on what is no note."""
 
-    It stays until the process ends: others that were started meanwhile may write to the pipe.
-    """
+    def __init__(self) -> None:
+        self._real = os.dup(_STDERR)
+        try:
+            self._kept = _open_memory()
+        except OSError:
+            os.close(self._real)
+            raise
+        self._at = 0
+        self._held = b""
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="start-up notes", daemon=True)
 
-    def __init__(self, real: int) -> None:
-        self.source, self.sink = os.pipe()
-        self.real = real
-        self.passed = threading.Semaphore(0)
-        threading.Thread(target=self._run, name="start-up notes", daemon=True).start()
+    def __enter__(self) -> _Sieve:
+        os.dup2(self._kept.fileno(), _STDERR)
+        self._thread.start()
+        return self
 
-    def pass_on(self) -> None:
-        """Return when all that was written before is on its way."""
-        os.write(self.sink, _MARK)
-        self.passed.acquire()
+    def __exit__(self, *error: object) -> None:
+        self.pass_on()
+        os.dup2(self._real, _STDERR)
+        self._is_over.set()
+        self._thread.join()
+        self.pass_on()
+        self._kept.close()
+        os.close(self._real)
 
     def _run(self) -> None:
-        held = b""
-        while chunk := os.read(self.source, 1 << 16):
-            *before, held = (held + chunk).split(_MARK)
-            for part in before:
-                self._write(_NOTE.sub(b"", part))
-                self.passed.release()
-            passed, held = sift(held)
-            self._write(passed)
+        while not self._is_over.wait(_POLL_SECONDS):
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        """Write what came since the last time, but for notes."""
+        with self._lock:
+            while chunk := os.pread(self._kept.fileno(), 1 << 16, self._at):
+                self._at += len(chunk)
+                passed, self._held = sift(self._held + chunk)
+                self._write(passed)
 
     def _write(self, content: bytes) -> None:
         with contextlib.suppress(OSError):  # nobody reads it any more
             while content:
-                content = content[os.write(self.real, content) :]
+                try:
+                    content = content[os.write(self._real, content) :]
+                except BlockingIOError:
+                    time.sleep(_POLL_SECONDS)
+
+
+def _open_memory() -> IO[bytes]:
+    """Return a file that needs no room on a disk, where the system has such."""
+    if hasattr(os, "memfd_create"):  # Linux
+        with contextlib.suppress(OSError):  # forbidden in some containers
+            return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def sift(content: bytes) -> tuple[bytes, bytes]:

@@ -582,3 +582,19 @@ def test_demo_refuses_an_unknown_data_set(tmp_path: Path, backend: str) -> None:
 
     assert result.exit_code == 2
     assert "patches" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="starts a process without descriptors")
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_streams_that_are_closed_are_no_files_of_the_run(
+    tiny_folder: Path, tmp_path: Path, backend: str, closed: str
+) -> None:
+    """Else the lock or the checkpoint gets their descriptor, and what libraries print."""
+    command = f"exec {sys.executable} -m mnv2tl train {tiny_folder} --out {tmp_path / 'run'}"
+    words = " ".join((*QUICK, "--epochs", "1", closed))
+
+    done = subprocess.run(["/bin/sh", "-c", f"{command} {words}"], cwd=ROOT, check=False)
+
+    assert done.returncode == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_bytes())["finished"]
+    assert (tmp_path / "run" / ".lock").read_bytes().count(b"\n") <= 1

@@ -29,6 +29,23 @@ def test_a_signal_stops_the_block(number: signal.Signals) -> None:
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_a_signal_that_became_another_error_is_one_again() -> None:
+    """As Keras does with what is raised inside of a layer (utils/traceback_utils.py, 3.15.1)."""
+
+    def call_layer() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except InterruptError as error:
+            raise RuntimeError("Exception encountered when calling Layer.call()") from error
+
+    with pytest.raises(InterruptError) as caught, watch_signals():
+        call_layer()
+
+    assert caught.value.signal_number == signal.SIGTERM
+    with pytest.raises(ValueError, match="no signal came"), watch_signals():
+        raise ValueError("no signal came")
+
+
 def test_a_signal_whose_exception_was_lost_is_found_later() -> None:
     """Code that swallows the exception does not swallow the wish to stop."""
     with watch_signals():

@@ -9,6 +9,8 @@ import pytest
 
 from mnv2tl.start_up_notes import sift
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="notes are shown there")
+
 ROOT = Path(__file__).parents[1]
 
 # As TensorFlow 2.21 prints them.
@@ -76,7 +78,7 @@ with hide_start_up_notes():
 
 
 def test_a_process_that_outlives_the_block_may_write_on() -> None:
-    """It got the pipe as its stderr."""
+    """It got the file as its stderr."""
     done = _run(
         """
 with hide_start_up_notes():
@@ -91,7 +93,61 @@ print(child.returncode)
     assert done.stdout.split() == [b"0"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="closes descriptors of a process")
+def test_code_that_holds_the_interpreter_may_write_much() -> None:
+    """An extension module that is loaded does, and no thread of Python runs meanwhile."""
+    done = _run(
+        """
+import ctypes
+with hide_start_up_notes():
+    ctypes.PyDLL(None).write(2, b"x" * 3_000_000, 3_000_000)
+""",
+        capture_output=True,
+    )
+
+    assert done.stderr == b"x" * 3_000_000
+
+
+def test_no_descriptor_and_no_thread_is_left() -> None:
+    """However often it is used."""
+    done = _run(
+        """
+import threading
+def count():
+    return len(os.listdir("/dev/fd")), threading.active_count()
+before = count()
+for _ in range(3):
+    with hide_start_up_notes():
+        pass
+print(before == count())
+""",
+        capture_output=True,
+    )
+
+    assert done.stdout.split() == [b"True"]
+
+
+def test_pass_on_waits_for_no_thread() -> None:
+    """A process that ends at once tells what was written before."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            _START
+            + """
+from mnv2tl.start_up_notes import pass_on
+with hide_start_up_notes():
+    os.write(2, b"the last words\\n")
+    pass_on()
+    os._exit(3)
+""",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+    )
+
+    assert (done.returncode, done.stderr) == (3, b"the last words\n")
+
+
 @pytest.mark.parametrize("close", ["os.close(2)", "sys.stderr.close()", "sys.stderr = None"])
 def test_no_stderr_is_needed(close: str) -> None:
     """A service may have none."""
