@@ -204,11 +204,14 @@ def run() -> None:
 def _open_missing_streams() -> None:
     """Put the null device where there is no stdin, stdout or stderr.
 
-    Else the first files that are opened get their descriptors, and what is printed there.
+    Else the first files that are opened get their descriptors, and what is printed there; in
+    processes that are started here too.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))
+            stream = open(os.devnull, mode)
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _leave(error: BaseException) -> NoReturn:
