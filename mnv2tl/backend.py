@@ -22,7 +22,7 @@ BACKENDS = ("jax", "tensorflow")
 # Names of JAX; on a CPU both are float32.
 _FULL, _FAST = "highest", "default"
 
-_importing = threading.Lock()
+_import_lock = threading.Lock()
 _is_importing = False
 
 # What Keras and TensorFlow import where it is installed, for galleries of pictures and to convert
@@ -64,7 +64,7 @@ def use_backend(name: str) -> None:
         MachineError: Keras or the backend is not installed (E508).
         RuntimeError: Keras is already imported with another backend.
     """
-    with _importing:
+    with _import_lock:
         prepare_process(name)
         if "keras" not in sys.modules:
             _import_keras(name)

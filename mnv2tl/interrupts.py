@@ -56,6 +56,8 @@ def watch_signals() -> Iterator[None]:
     _set_handlers(dict.fromkeys(_SIGNALS, note))
     try:
         yield
+    except InterruptError:
+        raise
     except Exception:
         raise_pending()
         raise

@@ -39,19 +39,19 @@ def hide_start_up_notes() -> Iterator[None]:
     global _sieve
     with contextlib.suppress(AttributeError, OSError, ValueError):  # none, unread, or closed
         sys.stderr.flush()
-    with contextlib.ExitStack() as held:
-        sieve = None
-        if hasattr(os, "pread"):
-            with contextlib.suppress(OSError):  # stderr is closed, or there is no room
-                sieve = held.enter_context(_Sieve())
-        if sieve is None:
-            yield
-            return
-        _sieve = sieve
-        try:
-            yield
-        finally:
-            _sieve = None
+    sieve = None
+    if hasattr(os, "pread"):
+        with contextlib.suppress(OSError):  # stderr is closed, or there is no room
+            sieve = _Sieve()
+    if sieve is None:
+        yield
+        return
+    _sieve = sieve
+    try:
+        yield
+    finally:
+        sieve.close()
+        _sieve = None
 
 
 def pass_on() -> None:
@@ -75,32 +75,34 @@ class _Sieve:
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="start-up notes", daemon=True)
-
-    def __enter__(self) -> _Sieve:
-        os.dup2(self._kept.fileno(), _STDERR)
         self._thread.start()
-        return self
+        os.dup2(self._kept.fileno(), _STDERR)
 
-    def __exit__(self, *error: object) -> None:
+    def pass_on(self) -> None:
+        """Write what came since the last time, but for notes; nothing once it is closed."""
+        with self._lock:
+            while not self._kept.closed:
+                chunk = os.pread(self._kept.fileno(), 1 << 16, self._at)
+                if not chunk:
+                    break
+                self._at += len(chunk)
+                passed, self._held = sift(self._held + chunk)
+                self._write(passed)
+
+    def close(self) -> None:
+        """Put stderr back where it was, when all is passed on."""
         self.pass_on()
         os.dup2(self._real, _STDERR)
         self._is_over.set()
         self._thread.join()
         self.pass_on()
-        self._kept.close()
-        os.close(self._real)
+        with self._lock:
+            self._kept.close()
+            os.close(self._real)
 
     def _run(self) -> None:
         while not self._is_over.wait(_POLL_SECONDS):
             self.pass_on()
-
-    def pass_on(self) -> None:
-        """Write what came since the last time, but for notes."""
-        with self._lock:
-            while chunk := os.pread(self._kept.fileno(), 1 << 16, self._at):
-                self._at += len(chunk)
-                passed, self._held = sift(self._held + chunk)
-                self._write(passed)
 
     def _write(self, content: bytes) -> None:
         with contextlib.suppress(OSError):  # nobody reads it any more

@@ -18,6 +18,7 @@ from mnv2tl.backend import (
     use_backend,
 )
 from mnv2tl.errors import MachineError, install_extra
+from tests.unread_log import run_unread
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTALLED = [name for name in ("jax", "tensorflow") if importlib.util.find_spec(name)]
@@ -331,16 +332,4 @@ progress.say("a line")
 use_backend(sys.argv[1])
 print(imported_backend())
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, name],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    process.stderr.close()
-
-    output, _ = process.communicate(b"\n", timeout=120)
-
-    assert output.decode().split() == [name]
+    assert run_unread(script, name) == (0, f"{name}\n".encode())

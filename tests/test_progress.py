@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mnv2tl import progress
+from tests.unread_log import run_unread
 
 _WORK = """
 import time
@@ -239,15 +240,4 @@ with progress.log_as_json():
     progress.tell_error("an error")
 print("done")
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    process.stderr.close()
-
-    output, _ = process.communicate(b"\n", timeout=60)
-
-    assert (process.returncode, output) == (0, b"done\n")
+    assert run_unread(script) == (0, b"done\n")
