@@ -67,6 +67,7 @@ from mnv2tl.progress import track
 from mnv2tl_export.gate import ask_reference
 from mnv2tl_export.onnx_candidate import ask_logits
 from mnv2tl_export.onnx_model import LOGITS, RESIZED, replace_metadata
+from mnv2tl_export.onnx_network import walk
 from mnv2tl_export.runtime import RUNTIME_ERRORS, first_line
 from mnv2tl_export.source import Source, open_source
 
@@ -121,10 +122,10 @@ def describe_file(path: Path) -> dict[str, Any]:
     """Return nodes, versions and bytes of a file and the data beside it."""
     files = [each.stat().st_size for each in path.parent.iterdir()]
     model = onnx.load(path, load_external_data=False)
-    resize = [node for node in model.graph.node if node.output[0].startswith("resize/")]
+    nodes = list(walk(model.graph.node))
     return {
-        "nodes": len(model.graph.node),
-        "nodes_of_resize": len(resize),
+        "nodes": len(nodes),
+        "nodes_of_resize": sum(node.output[0].startswith("resize/") for node in nodes),
         "bytes": sum(files),
         "files": len(files),
         "opset": next(each.version for each in model.opset_import if not each.domain),

@@ -44,7 +44,7 @@ class GraphWriter:
 
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
         """Append a constant and return its name."""
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def model(

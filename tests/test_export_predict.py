@@ -476,6 +476,46 @@ def _sub_graph(proto: Any) -> None:
     proto.graph.node[0].attribute.append(helper.make_attribute("then_branch", graph))
 
 
+def _loop(proto: Any) -> Any:
+    return next(node for node in proto.graph.node if node.op_type == "Loop")
+
+
+def _endless_loop(proto: Any) -> None:
+    _loop(proto).input[0] = "resize/all"
+
+
+def _loop_without_count(proto: Any) -> None:
+    _loop(proto).input[0] = ""
+
+
+def _count_of_another_name(proto: Any) -> None:
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(9), _loop(proto).input[0]))
+
+
+def _loop_in_a_loop(proto: Any) -> None:
+    inner = onnx.NodeProto()
+    inner.CopyFrom(_loop(proto))
+    _loop(proto).attribute[0].g.node.append(inner)
+
+
+def _operator_in_a_loop(proto: Any) -> None:
+    _loop(proto).attribute[0].g.node.append(helper.make_node("If", ["x"], ["y"]))
+
+
+def _domain_in_a_loop(proto: Any) -> None:
+    _loop(proto).attribute[0].g.node[0].domain = "com.microsoft"
+
+
+def _external_in_a_loop(proto: Any) -> None:
+    body = _loop(proto).attribute[0].g
+    body.initializer.append(TensorProto(data_location=TensorProto.EXTERNAL, name="x"))
+
+
+def _graphs_of_a_loop(proto: Any) -> None:
+    graph = helper.make_graph([], "inner", [], [])
+    _loop(proto).attribute.append(helper.make_attribute("more", [graph]))
+
+
 def _tensor_attribute(proto: Any) -> None:
     tensor = TensorProto(data_location=TensorProto.EXTERNAL, name="x")
     proto.graph.node[0].attribute.append(helper.make_attribute("value", tensor))
@@ -493,7 +533,15 @@ def _wrong_shapes(proto: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_append_node("Loop"), "the operator 'Loop' is not allowed"),
+        (_append_node("Loop"), "a loop that may run more than once"),
+        (_endless_loop, "a loop that may run more than once"),
+        (_loop_without_count, "a loop that may run more than once"),
+        (_count_of_another_name, "onnxruntime refuses it"),
+        (_loop_in_a_loop, "the operator 'Loop' is not allowed"),
+        (_operator_in_a_loop, "the operator 'If' is not allowed"),
+        (_domain_in_a_loop, "domain 'com.microsoft' is not allowed"),
+        (_external_in_a_loop, "external data"),
+        (_graphs_of_a_loop, "sub-graphs"),
         (_append_node("If"), "the operator 'If' is not allowed"),
         (_append_node("ConstantOfShape"), "the operator 'ConstantOfShape' is not allowed"),
         (_foreign_domain, "domain 'com.microsoft' is not allowed"),
@@ -646,8 +694,8 @@ def test_row_48_a_model_that_fails_when_it_runs_is_refused(model: Path, tiny_fol
     """What onnxruntime says stays out of stdout."""
 
     def reshape_wrongly(proto: Any) -> None:
-        tensor = next(each for each in proto.graph.initializer if each.name == "resize/join_last")
-        tensor.CopyFrom(numpy_helper.from_array(np.array([0, 0, 7]), tensor.name))
+        tensor = next(each for each in proto.graph.initializer if each.name == "resize/rows_shape")
+        tensor.CopyFrom(numpy_helper.from_array(np.array([-1, 7]), tensor.name))
 
     _edit(model, reshape_wrongly)
 

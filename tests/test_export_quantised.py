@@ -30,7 +30,7 @@ from mnv2tl_export.onnx_file import DOMAINS, OPERATORS
 from mnv2tl_export.onnx_fp16 import convert_fp16
 from mnv2tl_export.onnx_int8 import RECIPES, Score, search
 from mnv2tl_export.onnx_model import LOGITS, OUTPUT, RESIZED, write_model
-from mnv2tl_export.onnx_network import finish, fold_scales
+from mnv2tl_export.onnx_network import finish, fold_scales, walk
 from mnv2tl_export.onnx_quantise import Recipe, quantise
 from tests.networks import draw_network
 
@@ -127,8 +127,9 @@ def test_converted_file_is_valid_and_of_allowed_operators(convert: Convert) -> N
     model = onnx.load_from_string(convert(FLOAT32))
 
     onnx.checker.check_model(model, full_check=True)
-    assert {node.op_type for node in model.graph.node} <= OPERATORS
-    assert {each.domain for each in [*model.graph.node, *model.opset_import]} <= DOMAINS
+    nodes = list(walk(model.graph.node))
+    assert {node.op_type for node in nodes} <= OPERATORS
+    assert {each.domain for each in [*nodes, *model.opset_import]} <= DOMAINS
     before = onnx.load_from_string(FLOAT32)
     assert list(model.graph.input) == list(before.graph.input)
     assert list(model.graph.output) == list(before.graph.output)

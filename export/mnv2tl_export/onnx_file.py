@@ -1,9 +1,10 @@
 """Judge an ONNX file before a runtime sees it: ours, whole, and without a way out of itself.
 
 The file may come from anybody. What is allowed is what `mnv2tl export` writes: operators of ONNX's
-own set that are in `OPERATORS`, no sub-graphs, functions or sparse tensors, and all numbers inside
-of the file. A file without our metadata may have any operator of ONNX's own set; `foreign` runs it
-in a process with little memory. Field numbers are those of onnx/onnx.proto, onnx 1.23.
+own set that are in `OPERATORS`, no functions or sparse tensors, and all numbers inside of the file.
+The only sub-graph is the body of a loop that runs once at most: how often is a `Sign`. A file
+without our metadata may have any operator of ONNX's own set, and no sub-graph; `foreign` runs it in
+a process with little memory. Field numbers are those of onnx/onnx.proto, onnx 1.23.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ MAX_BYTES = 256 * 2**20
 _MAX_BATCH = 1024
 OPERATORS = frozenset(
     {
-        *("Abs", "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Equal", "Flatten", "Floor"),
-        *("Gather", "Gemm", "GlobalAveragePool", "Less", "MatMul", "Max", "Mul", "Range"),
-        *("ReduceMax", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round", "Shape"),
-        *("Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"),
+        *("Abs", "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Flatten", "Floor", "Gather"),
+        *("Gemm", "GlobalAveragePool", "Identity", "Less", "Loop", "MatMul", "Max", "Mul"),
+        *("Range", "ReduceMax", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round"),
+        *("Shape", "Sign", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose"),
+        *("Unsqueeze", "Where"),
         # Quantised and converted files have these too, and those of earlier versions.
-        *("DequantizeLinear", "QuantizeLinear", "Identity", "Min", "Pad", "ReduceMean"),
+        *("DequantizeLinear", "Equal", "QuantizeLinear", "Min", "Pad", "ReduceMean"),
         *("ReduceMin",),
     }
 )
@@ -164,6 +166,8 @@ class _Walk:
     def __init__(self, operators: frozenset[str] | None) -> None:
         self.operators = operators
         self.found = _Found()
+        self.signs: set[str] = set()
+        """Names of what is -1, 0 or 1."""
 
     def walk_model(self, message: memoryview) -> _Found:
         """Return what is in a model; a `ValueError` says what is not allowed."""
@@ -205,14 +209,29 @@ class _Walk:
             if number == 7:
                 _check_domain(read_text(value), "operator")
             elif number == 5:
-                _check_attribute(read_message(value))
-        if self.operators is not None and operator not in self.operators:
+                for body in _check_attribute(read_message(value)):
+                    self._check_body(body, operator)
+        if self.operators is None:
+            return
+        if operator not in self.operators:
             raise ValueError(f"the operator {operator!a} is not allowed")
+        if operator == "Sign":
+            self.signs.update(_texts_of(message, 2))
+        if operator == "Loop" and self.signs.isdisjoint(_texts_of(message, 1)[:1]):
+            raise ValueError("a loop that may run more than once is not allowed")
+
+    def _check_body(self, graph: memoryview, operator: str) -> None:
+        if self.operators is None or operator != "Loop":
+            raise ValueError("sub-graphs are not allowed")
+        _Walk(self.operators - {"Loop"})._walk_graph(graph)
 
 
-def _check_attribute(message: memoryview) -> None:
+def _check_attribute(message: memoryview) -> Iterator[memoryview]:
+    """Yield the graph of an attribute, if that is what it holds."""
     for number, value in read_fields(message):
-        if number in (6, 11):
+        if number == 6:
+            yield read_message(value)
+        if number == 11:
             raise ValueError("sub-graphs are not allowed")
         if number in (22, 23):
             raise ValueError("sparse tensors are not allowed")
@@ -263,5 +282,8 @@ def _messages(message: memoryview, *numbers: int) -> Iterator[memoryview]:
 
 def _text_of(message: memoryview, number: int) -> str:
     """Return the last text field of this number, empty if there is none."""
-    texts = [value for each, value in read_fields(message) if each == number]
-    return read_text(texts[-1]) if texts else ""
+    return next(reversed(_texts_of(message, number)), "")
+
+
+def _texts_of(message: memoryview, number: int) -> list[str]:
+    return [read_text(value) for each, value in read_fields(message) if each == number]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -35,6 +37,14 @@ def list_network(model: onnx.ModelProto) -> list[NodeProto]:
     if not nodes or LOGITS not in nodes[-1].output:
         raise ValueError(f"there is no convolution between {RESIZED} and {LOGITS}")
     return nodes
+
+
+def walk(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield nodes, and after each one those in its body, if it is a loop."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from walk(attribute.g.node)
 
 
 def fold_scales(model: onnx.ModelProto) -> None:
@@ -111,7 +121,7 @@ def finish(model: onnx.ModelProto) -> bytes:
     Raises:
         onnx.checker.ValidationError: It is not valid.
     """
-    read = {name for node in model.graph.node for name in node.input}
+    read = {name for node in walk(model.graph.node) for name in node.input}
     constants = [each for each in model.graph.initializer if each.name in read]
     del model.graph.initializer[:], model.graph.value_info[:]
     model.graph.initializer.extend(constants)

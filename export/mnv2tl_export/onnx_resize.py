@@ -21,16 +21,16 @@ A pixel written needs few of those read, so a pass works in blocks of `_BLOCK` p
 of which reads a window. What both sides need is computed at once, in arrays with height before
 width on their first axis; the longer windows are cut to those of the other side at the end.
 
-A picture that has the right size already goes past: what is then resized is a single level, and
-`Where` takes the picture itself. The nodes cost about a sixth of a millisecond then. An `If` around
-them would save most of that, but OpenVINO 2026.4 gives wrong probabilities for such a file, by up
-to 0.7 and without a word.
+A picture that has the right size already goes past: the resize is the body of a `Loop` that runs
+once or not at all. An `If` would say it more plainly, but OpenVINO 2026.4 gives wrong probabilities
+for one, by up to 0.7 and without a word. For a loop that does not run it gives what the last one
+made that did; so of that only the rows are taken that the loop has made this time.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from onnx import TensorProto
+from onnx import GraphProto, TensorProto, helper
 
 from mnv2tl.onnx_graph import GraphWriter
 
@@ -40,7 +40,7 @@ _BLOCK = 16
 """Pixels written by one block; every side that MobileNetV2 has weights for is a multiple."""
 _SIDES = ("height", "width")
 _END = 2**31 - 1
-"""Where a slice ends that takes all of a side."""
+"""Where a slice ends that takes all."""
 
 
 def write_resize(writer: GraphWriter, image: str, image_px: int) -> str:
@@ -57,31 +57,56 @@ def write_resize(writer: GraphWriter, image: str, image_px: int) -> str:
     if image_px % _BLOCK:
         raise ValueError(f"image_px must be a multiple of {_BLOCK}, got {image_px}")
     _write_constants(writer, image_px)
-    _write_is_square(writer, image)
-    kept = writer.add("Slice", [image, "resize/starts", "resize/kept_ends"], "resize/kept_pixels")
-    kept = writer.add("Flatten", [kept], "resize/kept", axis=2)  # (n px, 3 px), or (1, 1)
-    x = writer.add("Slice", [image, "resize/starts", "resize/ends"], "resize/source")
-    _write_lengths(writer, x)
+    # 1 where a side is another one, else 0: how often the loop runs.
+    writer.add("Shape", [image], "resize/sides", start=1, end=3)  # (2,): height, width
+    writer.add("Sub", ["resize/sides", "resize/square"], "resize/excess")
+    writer.add("ReduceSumSquare", ["resize/excess"], "resize/difference", keepdims=0)
+    runs = writer.add("Sign", ["resize/difference"], "resize/runs")
+    inputs = [runs, "resize/true", "resize/no_rows"]
+    made = writer.add("Loop", inputs, "resize/made", body=_make_body(image))
+    end = writer.add("Mul", [runs, "resize/all"], "resize/made_end")
+    made = writer.add("Slice", [made, "resize/zero", end], "resize/taken")
+    made = writer.add("Reshape", [made, "resize/rows_shape"], "resize/taken_rows")
+    end = writer.add("Sub", ["resize/all", end], "resize/kept_end")
+    kept = writer.add("Slice", [image, "resize/zero", end], "resize/kept")  # no picture, or all
+    kept = writer.add("Reshape", [kept, "resize/rows_shape"], "resize/kept_rows")
+    return writer.add("Concat", [kept, made], "resize/output", axis=0)
+
+
+def _make_body(image: str) -> GraphProto:
+    """Return what the loop does: uint8 (n, h, w, 3) to uint8 (n px, 3 px)."""
+    writer = GraphWriter()
+    _write_lengths(writer)
     _write_windows(writer)
     _write_weights(writer)
     # Both transpositions turn one matrix, which runtimes do fast.
-    x = writer.add("Transpose", [x], "resize/columns", perm=[0, 2, 3, 1])  # (n, w, 3, h)
+    x = writer.add("Transpose", [image], "resize/columns", perm=[0, 2, 3, 1])  # (n, w, 3, h)
     x = writer.add("Reshape", [x, "resize/join_last"], "resize/joined_columns")  # (n, w, 3 h)
     x = _write_pass(writer, x, "width")  # (n, 1, blocks, 16, 3 h)
-    x = writer.add("Reshape", [x, "resize/row_shape"], "resize/joined_rows")  # (n, 3 px, h)
+    x = writer.add("Reshape", [x, "resize/columns_shape"], "resize/joined_rows")  # (n, 3 px, h)
     x = writer.add("Transpose", [x], "resize/rows", perm=[0, 2, 1])  # (n, h, 3 px)
     x = _write_pass(writer, x, "height")  # (n, 1, blocks, 16, 3 px)
     x = writer.add("Flatten", [x], "resize/joined", axis=-1)  # (n px, 3 px)
     x = writer.add("Cast", [x], "resize/uint8", to=TensorProto.UINT8)
-    return writer.add("Where", ["resize/same", kept, x], "resize/output")
+    # A loop also hands on whether it goes on.
+    go_on = writer.add("Identity", ["resize/is_on"], "resize/goes_on")
+    described = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (
+            ("resize/run", TensorProto.INT64, ()),
+            ("resize/is_on", TensorProto.BOOL, ()),
+            ("resize/rows_before", TensorProto.UINT8, (None, None)),
+            (go_on, TensorProto.BOOL, ()),
+            (x, TensorProto.UINT8, (None, None)),
+        )
+    ]
+    return helper.make_graph(writer.nodes, "resize", described[:3], described[3:])
 
 
 def _write_constants(writer: GraphWriter, image_px: int) -> None:
     for name, integers in (
         ("square", [image_px, image_px]),
-        ("starts", [0, 0, 0, 0]),
-        ("single", [1, 1, 1, 1]),
-        ("all", [_END] * 4),
+        ("all", [_END]),
         ("zero", [0]),
         ("one", [1]),
         ("two", [2]),
@@ -89,8 +114,8 @@ def _write_constants(writer: GraphWriter, image_px: int) -> None:
         ("inner_axes", [1, 2, 3]),
         # A zero keeps a side.
         ("join_last", [0, 0, -1]),
-        ("all_rows", [0, 3 * image_px, -1]),
-        ("one_row", [0, 1, -1]),
+        ("columns_shape", [0, 3 * image_px, -1]),
+        ("rows_shape", [-1, 3 * image_px]),
     ):
         writer.constant(f"resize/{name}", np.array(integers, np.int64))
     for name, value in (
@@ -104,37 +129,21 @@ def _write_constants(writer: GraphWriter, image_px: int) -> None:
         ("rounding", 2 ** (_HALF_BITS - 1)),
     ):
         writer.constant(f"resize/{name}", np.array(value, np.float32))
+    writer.constant("resize/true", np.array(True))
+    writer.constant("resize/no_rows", np.zeros((0, 3 * image_px), np.uint8))
     # j + 1/2 of every pixel j written.
     middles = np.arange(image_px, dtype=np.float32).reshape(1, -1, _BLOCK, 1) + 0.5
     writer.constant("resize/middles", middles)
 
 
-def _write_is_square(writer: GraphWriter, image: str) -> None:
-    """Write `resize/same`, bool (1,): the picture has the right size; and what it decides."""
-    writer.add("Shape", [image], "resize/sides", start=1, end=3)  # (2,): height, width
-    writer.add("Sub", ["resize/sides", "resize/square"], "resize/excess")
-    writer.add("ReduceSumSquare", ["resize/excess"], "resize/difference", axes=[0], keepdims=1)
-    writer.add("Equal", ["resize/difference", "resize/zero"], "resize/same")
-    for output, if_same, if_not in (
-        ("kept_ends", "all", "single"),
-        ("ends", "single", "all"),
-        ("row_shape", "one_row", "all_rows"),
-    ):
-        inputs = ["resize/same", f"resize/{if_same}", f"resize/{if_not}"]
-        writer.add("Where", inputs, f"resize/{output}")
-
-
-def _write_lengths(writer: GraphWriter, source: str) -> None:
+def _write_lengths(writer: GraphWriter) -> None:
     """Write sides, reaches and centres, in units of 1 / px pixels read."""
-    writer.add("Shape", [source], "resize/source_sides", start=1, end=3)  # (2,)
-    writer.add("Cast", ["resize/source_sides"], "resize/sides_float", to=TensorProto.FLOAT)
+    writer.add("Cast", ["resize/sides"], "resize/sides_float", to=TensorProto.FLOAT)
     writer.add("Max", ["resize/sides_float", "resize/px"], "resize/reaches")
     for source, output in (("sides_float", "in"), ("reaches", "reach")):
         inputs = [f"resize/{source}", "resize/inner_axes"]
         writer.add("Unsqueeze", inputs, f"resize/{output}")  # (2, 1, 1, 1)
-    inputs = ["resize/middles", "resize/starts", "resize/ends"]
-    writer.add("Slice", inputs, "resize/used_middles")  # (1, blocks, 16, 1), or all of them 1
-    writer.add("Mul", ["resize/used_middles", "resize/in"], "resize/middle_units")
+    writer.add("Mul", ["resize/middles", "resize/in"], "resize/middle_units")
     inputs = ["resize/middle_units", "resize/half_px"]
     writer.add("Sub", inputs, "resize/centres")  # (2, blocks, 16, 1)
 

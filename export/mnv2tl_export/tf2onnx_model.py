@@ -23,6 +23,7 @@ from mnv2tl.onnx_graph import OPSET
 from mnv2tl_export import onnx_model
 from mnv2tl_export.onnx_file import DOMAINS, OPERATORS
 from mnv2tl_export.onnx_model import LOGITS, RESIZED
+from mnv2tl_export.onnx_network import walk
 from mnv2tl_export.saved_model import ask_child, open_child
 
 _PREFIX = "network"
@@ -74,7 +75,7 @@ def replace_network(native: bytes, converted: bytes) -> bytes:
     constants = [*model.graph.initializer, shape, *network.graph.initializer]
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
-    read = {name for node in nodes for name in node.input}
+    read = {name for node in walk(nodes) for name in node.input}
     model.graph.initializer.extend(each for each in constants if each.name in read)
     try:
         onnx.checker.check_model(model, full_check=True)
