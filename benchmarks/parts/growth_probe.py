@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from benchmarks.parts.peak_memory import peak_mb
 from benchmarks.parts.scan_pictures import CLASSES, name_file
 from mnv2tl.data.augment import PRESETS
 from mnv2tl.data.entries import Entries, Entry
@@ -63,7 +63,7 @@ def measure(folder: Path, count: int, *, image_px: int, weights: str) -> dict[st
     with tempfile.TemporaryDirectory() as made:
         warm, cache = Path(made) / "warm", Path(made) / "cache"
         prepare(maker, trunk, jobs[:_WARM_UP], cache_root=warm, limit_bytes=10**12)
-        before = _peak_mb()
+        before = peak_mb()
         start = time.perf_counter()
         prepare(maker, trunk, jobs, cache_root=cache, limit_bytes=10**12)
         seconds = time.perf_counter() - start
@@ -75,13 +75,9 @@ def measure(folder: Path, count: int, *, image_px: int, weights: str) -> dict[st
         "seconds": seconds,
         "ms_per_picture": 1000 * seconds / count,
         "peak_mb_before": before,
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
         "cache_bytes": size,
     }
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @click.command()

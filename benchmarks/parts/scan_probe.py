@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 import click
 from PIL import Image
 
+from benchmarks.parts.peak_memory import peak_mb
 from mnv2tl.data.scan import inspect
 from mnv2tl.data.scan_config import ScanConfig
 from mnv2tl.parallel import count_workers
@@ -82,7 +82,7 @@ def main(folder: Path, index: Path, rounds: int, baseline: bool, no_near_duplica
     }
     del scan
     # Of children the system counts what they shared with this process when they were started.
-    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak_mb"] = peak_mb()
     pairs = [
         (time_call(lambda: stat_all(folder)), time_call(lambda: inspect(folder, config)))
         for _ in range(rounds)
