@@ -280,6 +280,16 @@ def test_every_operator_may_be_loaded() -> None:
     assert {node.op_type for node in walk(model.graph.node)} <= OPERATORS
 
 
+def test_every_tensor_has_a_name_of_its_own() -> None:
+    """ONNX wants those inside of a loop to differ from those around it; its checker misses some."""
+    model = onnx.load_from_string(_write())
+
+    made = [name for node in walk(model.graph.node) for name in node.output]
+    (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+    made += [each.name for each in (*model.graph.initializer, *loop.attribute[0].g.input)]
+    assert len(set(made)) == len(made)
+
+
 def test_resize_refuses_sides_that_are_no_whole_blocks() -> None:
     """No weights exist for such a side; the graph would be wrong."""
     with pytest.raises(ValueError, match="multiple of 16, got 100"):

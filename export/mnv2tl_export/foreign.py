@@ -1,7 +1,7 @@
 """Run an ONNX file that mnv2tl did not export: in another process, with little memory.
 
-It is judged like a file of ours first: nothing outside of the file, no sub-graphs. What it makes
-of pixels is its own affair; nothing here vouches for its answers.
+It is judged like a file of ours first: nothing outside of the file, and no sub-graph at all. What
+it makes of pixels is its own affair; nothing here vouches for its answers.
 """
 
 from __future__ import annotations

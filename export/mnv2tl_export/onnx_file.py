@@ -2,9 +2,9 @@
 
 The file may come from anybody. What is allowed is what `mnv2tl export` writes: operators of ONNX's
 own set that are in `OPERATORS`, no functions or sparse tensors, and all numbers inside of the file.
-The only sub-graph is the body of a loop that runs once at most: how often is a `Sign`. A file
-without our metadata may have any operator of ONNX's own set, and no sub-graph; `foreign` runs it in
-a process with little memory. Field numbers are those of onnx/onnx.proto, onnx 1.23.
+The only sub-graph is the body of a loop that runs once at most: how often is the `Sign` of a sum. A
+file without our metadata may have any operator of ONNX's own set, and no sub-graph; `foreign` runs
+it in a process with little memory. Field numbers are those of onnx/onnx.proto, onnx 1.23.
 """
 
 from __future__ import annotations
@@ -166,8 +166,12 @@ class _Walk:
     def __init__(self, operators: frozenset[str] | None) -> None:
         self.operators = operators
         self.found = _Found()
+        self.made: set[str] = set()
+        """Names of what nodes give."""
+        self.sums: set[str] = set()
+        """Those of a single number each; the count of a loop may not be empty."""
         self.signs: set[str] = set()
-        """Names of what is -1, 0 or 1."""
+        """Those of a single -1, 0 or 1 each."""
 
     def walk_model(self, message: memoryview) -> _Found:
         """Return what is in a model; a `ValueError` says what is not allowed."""
@@ -175,7 +179,7 @@ class _Walk:
             match number:
                 case 7:
                     self.found.has_graph = True
-                    self._walk_graph(read_message(value))
+                    self.walk_graph(read_message(value))
                 case 8:
                     _check_domain(_text_of(read_message(value), 1), "operator set")
                 case 14:
@@ -185,9 +189,12 @@ class _Walk:
                     raise ValueError("training parts and functions are not allowed")
         if not self.found.has_graph:
             raise ValueError("there is no graph")
+        if not self.made.isdisjoint(self.found.initializers | self.found.inputs.keys()):
+            raise ValueError("a node gives what is there before")
         return self.found
 
-    def _walk_graph(self, message: memoryview) -> None:
+    def walk_graph(self, message: memoryview) -> None:
+        """Judge all that is in a graph, and keep what `found` names."""
         for number, value in read_fields(message):
             match number:
                 case 1:
@@ -205,38 +212,50 @@ class _Walk:
 
     def _check_node(self, message: memoryview) -> None:
         operator = _text_of(message, 4)
-        for number, value in read_fields(message):
-            if number == 7:
-                _check_domain(read_text(value), "operator")
-            elif number == 5:
-                for body in _check_attribute(read_message(value)):
-                    self._check_body(body, operator)
+        inputs, outputs = _texts_of(message, 1), _texts_of(message, 2)
+        for domain in _texts_of(message, 7):
+            _check_domain(domain, "operator")
+        attributes = list(_messages(message, 5))
+        bodies = [body for each in attributes for body in _read_attribute(each)]
+        if bodies and (self.operators is None or operator != "Loop"):
+            raise ValueError("sub-graphs are not allowed")
         if self.operators is None:
             return
         if operator not in self.operators:
             raise ValueError(f"the operator {operator!a} is not allowed")
-        if operator == "Sign":
-            self.signs.update(_texts_of(message, 2))
-        if operator == "Loop" and self.signs.isdisjoint(_texts_of(message, 1)[:1]):
-            raise ValueError("a loop that may run more than once is not allowed")
+        given = {name for name in outputs if name}
+        if not given.isdisjoint(self.made):
+            raise ValueError("two nodes give the same")
+        self.made |= given
+        first = given.intersection(outputs[:1])
+        match operator:
+            case "ReduceSumSquare":
+                names = {_text_of(attribute, 1) for attribute in attributes}
+                if len(inputs) == 1 and names <= {"keepdims"}:  # over all axes
+                    self.sums |= first
+            case "Sign" if not self.sums.isdisjoint(inputs):
+                self.signs |= first
+            case "Loop":
+                if self.signs.isdisjoint(inputs[:1]):
+                    raise ValueError("a loop that may run more than once is not allowed")
+                for body in bodies:
+                    # What a body has inside is not seen outside.
+                    _Walk(self.operators - {"Loop"}).walk_graph(body)
 
-    def _check_body(self, graph: memoryview, operator: str) -> None:
-        if self.operators is None or operator != "Loop":
-            raise ValueError("sub-graphs are not allowed")
-        _Walk(self.operators - {"Loop"})._walk_graph(graph)
 
-
-def _check_attribute(message: memoryview) -> Iterator[memoryview]:
-    """Yield the graph of an attribute, if that is what it holds."""
+def _read_attribute(message: memoryview) -> list[memoryview]:
+    """Return the graph of an attribute, if it holds one, once its tensors are judged."""
+    graphs = []
     for number, value in read_fields(message):
         if number == 6:
-            yield read_message(value)
+            graphs.append(read_message(value))
         if number == 11:
             raise ValueError("sub-graphs are not allowed")
         if number in (22, 23):
             raise ValueError("sparse tensors are not allowed")
         if number in (5, 10):
             _check_tensor(read_message(value))
+    return graphs
 
 
 def _check_tensor(message: memoryview) -> str:
@@ -282,7 +301,8 @@ def _messages(message: memoryview, *numbers: int) -> Iterator[memoryview]:
 
 def _text_of(message: memoryview, number: int) -> str:
     """Return the last text field of this number, empty if there is none."""
-    return next(reversed(_texts_of(message, number)), "")
+    texts = _texts_of(message, number)
+    return texts[-1] if texts else ""
 
 
 def _texts_of(message: memoryview, number: int) -> list[str]:

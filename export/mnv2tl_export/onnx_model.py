@@ -34,7 +34,7 @@ def write_model(
 ) -> bytes:
     """Return the bytes of an .onnx file.
 
-    Input `image`: uint8 (N, H, W, 3), any N, H and W, pixels from 0 to 255. Output
+    Input `image`: uint8 (N, H, W, 3), N, H and W at least 1, pixels from 0 to 255. Output
     `probabilities`: float32 (N, classes), rows summing to 1.
 
     Args:

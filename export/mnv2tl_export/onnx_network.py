@@ -40,7 +40,7 @@ def list_network(model: onnx.ModelProto) -> list[NodeProto]:
 
 
 def walk(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    """Yield nodes, and after each one those in its body, if it is a loop."""
+    """Yield nodes, and after each one those in its body, if it has one."""
     for node in nodes:
         yield node
         for attribute in node.attribute:

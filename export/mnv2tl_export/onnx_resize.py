@@ -64,13 +64,14 @@ def write_resize(writer: GraphWriter, image: str, image_px: int) -> str:
     runs = writer.add("Sign", ["resize/difference"], "resize/runs")
     inputs = [runs, "resize/true", "resize/no_rows"]
     made = writer.add("Loop", inputs, "resize/made", body=_make_body(image))
-    end = writer.add("Mul", [runs, "resize/all"], "resize/made_end")
-    made = writer.add("Slice", [made, "resize/zero", end], "resize/taken")
-    made = writer.add("Reshape", [made, "resize/rows_shape"], "resize/taken_rows")
-    end = writer.add("Sub", ["resize/all", end], "resize/kept_end")
-    kept = writer.add("Slice", [image, "resize/zero", end], "resize/kept")  # no picture, or all
-    kept = writer.add("Reshape", [kept, "resize/rows_shape"], "resize/kept_rows")
-    return writer.add("Concat", [kept, made], "resize/output", axis=0)
+    made_end = writer.add("Mul", [runs, "resize/all"], "resize/made_end")
+    made_now = writer.add("Slice", [made, "resize/zero", made_end], "resize/made_now")
+    made_rows = writer.add("Reshape", [made_now, "resize/rows_shape"], "resize/made_rows")
+    # No picture, or all of them.
+    kept_end = writer.add("Sub", ["resize/all", made_end], "resize/kept_end")
+    kept = writer.add("Slice", [image, "resize/zero", kept_end], "resize/kept")
+    kept_rows = writer.add("Reshape", [kept, "resize/rows_shape"], "resize/kept_rows")
+    return writer.add("Concat", [kept_rows, made_rows], "resize/output", axis=0)
 
 
 def _make_body(image: str) -> GraphProto:

@@ -13,11 +13,14 @@ _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _MAX_VARINT_BYTES = 10
 
 Field = tuple[int, int | memoryview]
-"""Number of a field, and its value: an integer, or the bytes of a text, message or fixed number."""
+"""Number of a field, and its value: an integer, or the bytes of a text, message or list."""
 
 
 def read_fields(message: memoryview) -> Iterator[Field]:
     """Yield the fields of a message in order, without copying their bytes.
+
+    Those of fixed size are left out: each is a single number, which nobody judges. Readers in C++
+    pass over one that stands where they expect a text; it must not be taken for that text here.
 
     Raises:
         ValueError: The bytes are no message.
@@ -43,7 +46,8 @@ def read_fields(message: memoryview) -> Iterator[Field]:
             raise ValueError(f"a field has the wire type {kind}")
         if size > len(message) - at:
             raise ValueError("a field is longer than the message")
-        yield number, message[at : at + size]
+        if kind == _BYTES:
+            yield number, message[at : at + size]
         at += size
 
 
