@@ -632,7 +632,9 @@ def test_the_backend_of_the_settings_is_that_of_keras(make_config: Make, backend
     assert train(make_config(backend=None, epochs=1)).info["backend"] == backend
 
 
-_TOLD = ("features", "phase", "epoch", "starting Keras ...", "opening the whole network ...")
+_BARS = ("Reading images: ", "features: ", "train: ", "evaluate: ")
+"""Those that are not done within two seconds have a line."""
+_TOLD = (*_BARS, "phase", "epoch", "starting Keras ...", "opening the whole network ...")
 
 
 def test_a_training_brings_keras_with_it(make_config: Make, backend: str) -> None:
