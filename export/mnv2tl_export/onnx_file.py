@@ -233,7 +233,7 @@ class _Walk:
                 names = {_text_of(attribute, 1) for attribute in attributes}
                 if len(inputs) == 1 and names <= {"keepdims"}:  # over all axes
                     self.sums |= first
-            case "Sign" if not self.sums.isdisjoint(inputs):
+            case "Sign" if not self.sums.isdisjoint(inputs[:1]):
                 self.signs |= first
             case "Loop":
                 if self.signs.isdisjoint(inputs[:1]):
