@@ -9,7 +9,7 @@ Each is written by a process of its own. The files of Keras take float pixels of
 to logits. So all roads get the validation pictures as Pillow resizes them; Keras' get them as
 floats already, and temperature and softmax are left out of what is timed. That is in their favour.
 Like for like stands beside it twice: native-network is the native file cut to the same input and
-output, and whole_work times both from a decoded picture to its probabilities.
+output, and whole_work times both from decoded pictures to their probabilities.
 
 Differences are from Keras on the backend of this process. The native and the tf2onnx file are also
 compared at each of the 52 convolutions, after BatchNorm, and at the end of each of the 17 blocks.

@@ -259,6 +259,7 @@ def test_the_table_of_roads_gives_each_road_a_row() -> None:
         "whole_work": [
             {
                 "picture": [375, 500],
+                "batch": 16,
                 "threads": 1,
                 "native": _road(50.0)["latency"][0],
                 "keras-tensorflow": _road(55.0)["latency"][0],
@@ -276,7 +277,7 @@ def test_the_table_of_roads_gives_each_road_a_row() -> None:
     assert "| `ImportError: no jax2onnx` | - | - | - | - | - |" in table
     assert "| - | - | - | - | - | 40.0 ms, 0.80 (0.90 to 1.10) |" in table
     assert "Keras on TensorFlow |" not in table
-    assert "| 500 x 375 | 1 | 50.0 ms | 55.0 ms, 1.10 (0.90 to 1.10) |" in table
+    assert "| 16 of 500 x 375 | 1 | 50.0 ms | 55.0 ms, 1.10 (0.90 to 1.10) |" in table
     assert "at 1 convolutions at most 4.0e-05 (`block_1`, values up to 39)" in table
 
 

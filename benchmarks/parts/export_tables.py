@@ -44,7 +44,7 @@ def roads_table(found: Results) -> str:
 def _whole_work(found: Results) -> str:
     rows = [
         (
-            f"{row['picture'][1]} x {row['picture'][0]}",
+            f"{row['batch']} of {row['picture'][1]} x {row['picture'][0]}",
             str(row["threads"]),
             f"{row['native']['p50_ms']:.1f} ms",
             _latency(row["keras-tensorflow"]),
@@ -52,7 +52,7 @@ def _whole_work(found: Results) -> str:
         for row in found
     ]
     theirs = "`model.export`, Keras on TensorFlow, with Pillow and NumPy"
-    head = ("from a decoded picture to probabilities", "threads", "`export`", theirs)
+    head = ("from decoded pictures to probabilities", "threads", "`export`", theirs)
     return markdown(head, rows)
 
 

@@ -25,7 +25,8 @@ OPENVINO = "openvino"
 BATCHES, THREADS = (1, 16), (1, 2)
 _RESAMPLES = 2000
 _PICTURES = ((375, 500), (1080, 1920))
-"""Height and width: what most pictures of ImageNet have, and a frame of a film."""
+"""Height and width, asked for one at a time: what most pictures of ImageNet have, and a frame of a
+film."""
 
 Pixels = NDArray[np.uint8]
 
@@ -108,31 +109,33 @@ def measure_latency(
 def measure_whole_work(
     files: Mapping[str, Path], *, image_px: int, temperature: float, rounds: int, count: int
 ) -> list[dict[str, Any]]:
-    """Return how long one decoded picture takes to its probabilities, by size and threads.
+    """Return how long decoded pictures take to their probabilities, by size, batch and threads.
 
     The native file holds all of that. The file that Keras writes from TensorFlow gets what it
-    lacks: Pillow's resize, which is the same rule, and temperature and softmax in NumPy.
+    lacks: Pillow's resize, which is the same rule, for pictures that have not the network's size
+    already; floats of the pixels, and temperature and softmax, in NumPy.
 
     Raises:
         UnequalError: The two answer otherwise.
     """
     rows = []
-    steps = [(size, threads) for size in _PICTURES for threads in THREADS]
-    for (height, width), threads in track(steps, "work", total=len(steps), unit="settings"):
-        coarse = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-        smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        pixels = np.asarray(smooth)
+    sizes = [(image_px, image_px, batch) for batch in BATCHES]
+    sizes += [(height, width, 1) for height, width in _PICTURES]
+    steps = [(threads, *size) for size in sizes for threads in THREADS]
+    for threads, height, width, batch in track(steps, "work", total=len(steps), unit="settings"):
+        shown = np.resize(_make_picture(height, width), (batch, height, width, 3))
         native, keras = (
             open_session(files[name], threads=threads) for name in ("native", "keras-tensorflow")
         )
 
-        def ask_native(pixels: Pixels = pixels, session: Any = native) -> NDArray[Any]:
-            answer: NDArray[Any] = session.run(None, {"image": pixels[np.newaxis]})[0]
+        def ask_native(shown: Pixels = shown, session: Any = native) -> NDArray[Any]:
+            answer: NDArray[Any] = session.run(None, {"image": shown})[0]
             return answer
 
-        def ask_keras(pixels: Pixels = pixels, session: Any = keras) -> NDArray[Any]:
-            resized = images.resize(pixels, image_px)[np.newaxis]
-            logits = session.run(None, {"image": as_input("keras-tensorflow", resized)})[0]
+        def ask_keras(shown: Pixels = shown, session: Any = keras) -> NDArray[Any]:
+            if shown.shape[1:3] != (image_px, image_px):
+                shown = np.stack([images.resize(each, image_px) for each in shown])
+            logits = session.run(None, {"image": as_input("keras-tensorflow", shown)})[0]
             return softmax(logits, temperature=temperature)
 
         difference = largest_difference(ask_native(), ask_keras(), limit=1e-4)
@@ -141,6 +144,7 @@ def measure_whole_work(
         rows.append(
             {
                 "picture": [height, width],
+                "batch": batch,
                 "threads": threads,
                 "largest_difference": difference,
                 "native": summarise(seconds["native"], seconds["native"]),
@@ -148,6 +152,12 @@ def measure_whole_work(
             }
         )
     return rows
+
+
+def _make_picture(height: int, width: int) -> Pixels:
+    coarse = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(smooth)
 
 
 def _interval(values: NDArray[np.float64]) -> list[float]:
