@@ -194,7 +194,10 @@ def test_epochs_of_a_script_are_heard_on_both_its_streams() -> None:
 def test_tables_show_the_figures() -> None:
     """Every table has a row per thing measured."""
     part = {"ours": 4.0, "theirs": 2.0, "ratio": 2.0, "range": [1.5, 2.5]}
-    memory = [{"files": 2000, "first_mb": 50.0, "second_mb": 50.0}]
+    memory = [
+        {"files": files, "first_mb": first_mb, "second_mb": 50.0}
+        for files, first_mb in ((1024, 50.0), (2048, 50.5))
+    ]
     plain = part | {"ours": 3.0, "ratio": 1.5}
     larger = part | {"files": 300, "sides_px": [400, 640], "plain": plain}
     scan = {"files": 2000, "sides_px": [96, 320], "first": part | {"plain": plain}, "second": part}
@@ -218,7 +221,7 @@ def test_tables_show_the_figures() -> None:
     assert "| first scan of 300 of 400 to 640 px, without near duplicates |" in text
     assert "| 3.00 s | 2.00 s | 1.50x (1.50 to 2.50) |" in text
     assert "2,000 files of 96 to 320 px, if nothing else is said." in text
-    assert "2,000 files 50 MB" in text
+    assert "1,024 files 50 MB, 2,048 files 50 MB; so 512 bytes more for each file." in text
     assert "| 1,000 | 1.50 ms (1.00x) | 300 MB (1.00x) | 5 MB |" in growth_table(
         [MACHINE | grown | {"runs": [run]}]
     )

@@ -34,7 +34,7 @@ from mnv2tl_export.classifier import Classifier
 from mnv2tl_export.metadata import Metadata
 from mnv2tl_export.onnx_file import read_onnx
 from mnv2tl_export.onnx_model import write_model
-from mnv2tl_export.predict import list_files
+from mnv2tl_export.predict import list_files, predict_files
 from mnv2tl_export.protobuf import read_fields
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,6 +121,47 @@ def test_classifier_takes_files_and_pixels(model: Path, tiny_folder: Path) -> No
     )
     np.testing.assert_allclose(classify([str(files[3])])[0], probabilities[3], atol=1e-6)
     assert classify([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_pictures_get_the_answers_that_few_get(
+    model: Path, tiny_folder: Path, tmp_path: Path, threads: int
+) -> None:
+    """Each is computed in a thread of its own then; order and what cannot be read stay."""
+    files = [*sorted(tiny_folder.glob("*/*.png")), tmp_path / "missing.png"]
+    many = (files * (1 + 200 // len(files)))[:200]
+    classifier = Classifier(model, threads=threads)
+
+    answers = list(predict_files(classifier, many))
+
+    few = dict(zip(files, predict_files(classifier, files), strict=True))
+    assert len(files) < 64
+    assert [answer.path for answer in answers] == many
+    for answer in answers:
+        expected = few[answer.path]
+        assert (answer.error is None) == (expected.error is None) == (answer.path in files[:-1])
+        assert answer.label == expected.label
+        assert answer.probability == pytest.approx(expected.probability, abs=1e-6)
+
+
+def test_many_pictures_stop_at_what_one_of_them_meets(model: Path) -> None:
+    """What a thread raises comes out at its turn, and nothing is asked for long after it."""
+    pixels = np.zeros((96, 96, 3), np.uint8)
+    asked = []
+
+    def load(number: int) -> Any:
+        asked.append(number)
+        if number == 70:
+            raise OSError("gone")
+        return pixels
+
+    rows = Classifier(model, threads=2).answer_all(load, range(1000))
+
+    with pytest.raises(OSError, match="gone"):
+        for count, row in enumerate(rows):
+            assert row.shape == (3,)
+            assert count < 70
+    assert max(asked) < 100
 
 
 def test_classifier_refuses_pixels_of_another_type(model: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.scan import scan
 from mnv2tl.data.scan_config import ScanConfig
-from mnv2tl.data.split import position
+from mnv2tl.data.split import positions
 
 
 def assign_folds(images: Iterable[tuple[str, int]], *, folds: int, seed: int = 0) -> dict[str, int]:
@@ -38,7 +38,8 @@ def assign_folds(images: Iterable[tuple[str, int]], *, folds: int, seed: int = 0
         of_class.setdefault(label, set()).add(sha256)
     fold_of: dict[str, int] = {}
     for label, hashes in of_class.items():
-        ordered = sorted(hashes, key=lambda sha256: (position(sha256, seed), sha256))
+        u = positions(hashes, seed)
+        ordered = sorted(hashes, key=lambda sha256: (u[sha256], sha256))
         fold_of |= {sha256: (rank + label) % folds for rank, sha256 in enumerate(ordered)}
     return fold_of
 

@@ -32,11 +32,14 @@ def scan_table(found: Results) -> str:
     memory = ", ".join(
         f"{row['files']:,} files {row['first_mb']:.0f} MB" for row in result["memory"]
     )
+    first, last = result["memory"][0], result["memory"][-1]
+    more_mib = (last["first_mb"] - first["first_mb"]) / (last["files"] - first["files"])
     low, high = result["sides_px"]
     below = (
         f"{result['files']:,} files of {low} to {high} px, if nothing else is said. Peak memory "
+        f"of a first scan, without the processes that decode: {memory}; so {more_mib * 2**20:.0f} "
+        "bytes more for each file."
     )
-    below += f"of a first scan, without the processes that decode: {memory}."
     return f"{markdown(head, rows)}\n\n{below} {origin(result)}"
 
 

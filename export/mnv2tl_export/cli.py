@@ -168,7 +168,7 @@ def _show_parity(parity: Any) -> None:
     type=click.IntRange(1, 1024),
     default=BATCH_SIZE,
     show_default=True,
-    help="Pictures computed at once.",
+    help="Pictures computed at once; of 64 or more, each thread computes one.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads.  [default: one per core]")
 @click.option(

@@ -27,7 +27,7 @@ ACCURACY_BUDGET = 0.01
 """Validation accuracy that fp16 and int8 may lose, as a share."""
 
 BATCH_SIZE = 16
-"""Pictures that are computed at once."""
+"""Pictures that are asked about together."""
 
 TOP = 3
 """Classes that an answer names."""

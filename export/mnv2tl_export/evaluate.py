@@ -18,7 +18,7 @@ from mnv2tl.errors import ArtifactError, DataError
 from mnv2tl.memory import explain_shortage
 from mnv2tl.metrics import log_loss, per_class, top1_accuracy, wilson_interval
 from mnv2tl.parallel import map_ordered
-from mnv2tl.progress import show_bar, track
+from mnv2tl.progress import track
 from mnv2tl_export.bundle import check_content
 from mnv2tl_export.gate import Pictures
 from mnv2tl_export.model import Model
@@ -40,16 +40,9 @@ def evaluate_model(
         MachineError: A few pictures did not fit into memory (E505).
     """
     pictures = Pictures(entries=entries, root=data, image_px=model.image_px, max_pixels=max_pixels)
-    size = model.batch_size
-    chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
-    answers = []
-    with show_bar("evaluate", total=len(entries)) as advance:
-        for chunk in chunks:
-            with explain_shortage(f"{size} pictures at once", fix="close other programs"):
-                pixels = list(map_ordered(pictures.load_resized, chunk))
-                answers.append(model(pixels))
-            advance(len(chunk))
-    probabilities = np.concatenate(answers)
+    with explain_shortage(f"{model.batch_size} pictures at once", fix="close other programs"):
+        rows = model.answer_all(pictures.load_resized, entries)
+        probabilities = np.stack(list(track(rows, "evaluate", total=len(entries))))
     labels = np.array([entry.label for entry in entries], np.int64)
     accuracy = top1_accuracy(probabilities, labels)
     return {

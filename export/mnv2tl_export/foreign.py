@@ -7,7 +7,7 @@ it makes of pixels is its own affair; nothing here vouches for its answers.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +18,7 @@ from mnv2tl.data import images
 from mnv2tl.errors import ArtifactError, Mnv2tlError, ResultError
 from mnv2tl_export.child import Child, ChildEndedError, Message
 from mnv2tl_export.defaults import BATCH_SIZE
+from mnv2tl_export.model import Item, Other, answer_in_batches
 from mnv2tl_export.onnx_file import ForeignFile, read_foreign
 
 MEMORY_BYTES = 4 * 2**30
@@ -33,7 +34,7 @@ class ForeignClassifier:
     Args:
         path: An .onnx file from pixels uint8 (N, H, W, 3) to float32 (N, classes).
         class_names: Names of the classes, in the order of its answers.
-        batch_size: Pictures that are computed at once.
+        batch_size: Pictures that are asked about together.
         threads: Threads of one computation; None for one per core.
 
     Raises:
@@ -69,21 +70,27 @@ class ForeignClassifier:
             ArtifactError: The model cannot be run, or takes more than `MEMORY_BYTES` (E412).
             ResultError: An answer is not finite (E602).
         """
-        answers = [np.zeros((0, len(self.class_names)), np.float32)]
-        for start in range(0, len(pictures), self.batch_size):
-            batch = pictures[start : start + self.batch_size]
-            pixels = np.stack([images.resize(each, self.image_px) for each in batch])
-            if self._is_fixed:  # the rest is answered too, and left out
-                pixels = np.resize(pixels, (self.batch_size, *pixels.shape[1:]))
-            found = self._ask("predict", pixels=pixels).arrays["answers"]
-            if found.shape != (len(pixels), len(self.class_names)):
-                message = f"it gives an output of shape {found.shape}"
-                raise ArtifactError("E412", message, path=self._path)
-            found = found[: len(batch)]
-            if not np.isfinite(found).all():
-                raise ResultError("E602", "an answer is not finite", path=self._path)
-            answers.append(found)
-        return np.concatenate(answers)
+        rows = list(self.answer_all(lambda each: images.resize(each, self.image_px), pictures))
+        return np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
+
+    def answer_all(
+        self, load: Callable[[Item], NDArray[np.uint8] | Other], items: Sequence[Item]
+    ) -> Iterator[NDArray[np.float32] | Other]:
+        """Yield the answers to many pictures in order; see `Model.answer_all`."""
+        return answer_in_batches(self._predict, load, items, batch_size=self.batch_size)
+
+    def _predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        count = len(pixels)
+        if self._is_fixed:  # the rest is answered too, and left out
+            pixels = np.resize(pixels, (self.batch_size, *pixels.shape[1:]))
+        found = self._ask("predict", pixels=pixels).arrays["answers"]
+        if found.shape != (len(pixels), len(self.class_names)):
+            message = f"it gives an output of shape {found.shape}"
+            raise ArtifactError("E412", message, path=self._path)
+        found = found[:count]
+        if not np.isfinite(found).all():
+            raise ResultError("E602", "an answer is not finite", path=self._path)
+        return found
 
     def close(self) -> None:
         """End the process."""

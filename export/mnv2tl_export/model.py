@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnv2tl.data import images
 from mnv2tl.errors import ArtifactError, ResultError
+from mnv2tl.parallel import map_ordered
 from mnv2tl_export import golden
 from mnv2tl_export.golden import SelfTest
 from mnv2tl_export.metadata import Metadata
 
 Image = str | os.PathLike[str] | NDArray[np.uint8]
 """A picture: its file, or its pixels, RGB (h, w, 3) from 0 to 255."""
+
+Item = TypeVar("Item")
+Other = TypeVar("Other")
 
 
 class Model(abc.ABC):
@@ -27,7 +32,7 @@ class Model(abc.ABC):
     Args:
         path: Where it lies.
         metadata: What travels with it.
-        batch_size: Pictures that are computed at once.
+        batch_size: Pictures that are asked about together.
     """
 
     def __init__(self, path: Path, metadata: Metadata, *, batch_size: int) -> None:
@@ -63,11 +68,23 @@ class Model(abc.ABC):
             ArtifactError: As for `predict_pixels`; ResultError and MachineError too.
             ValueError: Pixels have another type or shape.
         """
-        answers = [np.zeros((0, len(self.class_names)), np.float32)]
-        for start in range(0, len(pictures), self.batch_size):
-            batch = pictures[start : start + self.batch_size]
-            answers.append(self.predict_pixels(np.stack([self._resize(each) for each in batch])))
-        return np.concatenate(answers)
+        rows = list(self.answer_all(self._resize, pictures))
+        return np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
+
+    def answer_all(
+        self, load: Callable[[Item], NDArray[np.uint8] | Other], items: Sequence[Item]
+    ) -> Iterator[NDArray[np.float32] | Other]:
+        """Yield the probabilities of many pictures in order, in constant memory.
+
+        Args:
+            load: Makes pixels of the network's size of an item, shape (px, px, 3); called in
+                threads, ahead of what is asked. What else it returns stands in place of an answer.
+            items: Name pictures.
+
+        Raises:
+            ArtifactError: As for `predict_pixels`; ResultError and MachineError too.
+        """
+        return answer_in_batches(self.predict_pixels, load, items, batch_size=self.batch_size)
 
     def predict_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities for pixels (n, h, w, 3) of one size; the graph resizes them.
@@ -77,7 +94,11 @@ class Model(abc.ABC):
             ResultError: A probability is not finite (E602).
             MachineError: There is too little memory (E505).
         """
-        probabilities = self._run(pixels)
+        return self._check(self._run(pixels), pixels)
+
+    def _check(
+        self, probabilities: NDArray[np.float32], pixels: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
         if probabilities.shape != (len(pixels), len(self.class_names)):
             message = f"it gives an output of shape {probabilities.shape}"
             raise ArtifactError("E412", message, path=self.path)
@@ -103,3 +124,25 @@ class Model(abc.ABC):
         if isinstance(picture, np.ndarray):
             return images.resize(picture, self.image_px)
         return images.read_resized(picture, self.image_px)
+
+
+def answer_in_batches(
+    ask: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    load: Callable[[Item], NDArray[np.uint8] | Other],
+    items: Sequence[Item],
+    *,
+    batch_size: int,
+) -> Iterator[NDArray[np.float32] | Other]:
+    """Yield what `Model.answer_all` does, of something that is asked about several at once.
+
+    Args:
+        ask: Gives the rows (n, classes) for pixels (n, px, px, 3).
+        load: See there.
+        items: See there.
+        batch_size: Items that are asked about together.
+    """
+    loaded = map_ordered(load, items)
+    while batch := list(itertools.islice(loaded, batch_size)):
+        pixels = [each for each in batch if isinstance(each, np.ndarray)]
+        rows = iter(ask(np.stack(pixels)) if pixels else ())
+        yield from (next(rows) if isinstance(each, np.ndarray) else each for each in batch)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from mnv2tl.data import image_headers, images
 from mnv2tl.data.images import UnreadableImageError
-from mnv2tl.parallel import map_ordered
 from mnv2tl_export.classifier import Classifier
 from mnv2tl_export.defaults import TOP
 
@@ -24,9 +23,6 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 STDIN = "-"
 """Names stdin among paths, and in an answer the picture that came from there."""
-
-
-_Read = tuple[Path, NDArray[np.uint8] | UnreadableImageError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,27 +101,32 @@ def predict_files(
     """Yield an answer per picture, in order; one that cannot be read gets one too.
 
     Args:
-        classifier: Asked in batches of its own size.
-        files: Read ahead in threads, a few at a time.
+        classifier: Asked about some at a time.
+        files: Read in threads, a few at a time.
         top: How many classes an answer names, at most.
         reject_below: An answer whose best probability is lower has no label.
         max_pixels: Largest picture that is decoded.
     """
 
-    def read_one(file: Path | Piped) -> _Read:
-        path = Path(STDIN) if isinstance(file, Piped) else file
+    def read_one(file: Path | Piped) -> NDArray[np.uint8] | UnreadableImageError:
         try:
-            return path, images.resize(_read_pixels(file, max_pixels), classifier.image_px)
+            return images.resize(_read_pixels(file, max_pixels), classifier.image_px)
         except UnreadableImageError as error:
-            return path, error
+            return error
 
-    waiting: list[_Read] = []
-    for item in map_ordered(read_one, files):
-        waiting.append(item)
-        if len(waiting) >= classifier.batch_size:
-            yield from _answer(classifier, waiting, top, reject_below)
-            waiting = []
-    yield from _answer(classifier, waiting, top, reject_below)
+    rows = classifier.answer_all(read_one, files)
+    for file, row in zip(files, rows, strict=True):
+        path = Path(STDIN) if isinstance(file, Piped) else file
+        if isinstance(row, UnreadableImageError):
+            yield Answer(path=path, error=row)
+            continue
+        # Stable, so that of equal ones the lower class index comes first.
+        order = np.argsort(-row, kind="stable")[:top]
+        yield Answer(
+            path=path,
+            top=tuple((classifier.class_names[index], float(row[index])) for index in order),
+            is_rejected=bool(row.max() < reject_below),
+        )
 
 
 def _read_pixels(file: Path | Piped, max_pixels: int) -> NDArray[np.uint8]:
@@ -135,27 +136,6 @@ def _read_pixels(file: Path | Piped, max_pixels: int) -> NDArray[np.uint8]:
         message = f"too large: more than {images.MAX_FILE_BYTES:,} bytes"
         raise UnreadableImageError("too-large", message)
     return images.decode(file.content, max_pixels=max_pixels).pixels
-
-
-def _answer(
-    classifier: Classifier,
-    batch: Sequence[_Read],
-    top: int,
-    reject_below: float,
-) -> Iterator[Answer]:
-    probabilities = iter(classifier([each for _, each in batch if isinstance(each, np.ndarray)]))
-    for path, each in batch:
-        if isinstance(each, UnreadableImageError):
-            yield Answer(path=path, error=each)
-            continue
-        row = next(probabilities)
-        # Stable, so that of equal ones the lower class index comes first.
-        order = np.argsort(-row, kind="stable")[:top]
-        yield Answer(
-            path=path,
-            top=tuple((classifier.class_names[index], float(row[index])) for index in order),
-            is_rejected=bool(row.max() < reject_below),
-        )
 
 
 def _walk(folder: str) -> Iterator[Path]:

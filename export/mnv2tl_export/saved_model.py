@@ -117,7 +117,7 @@ class SavedModel(Model):
 
     Args:
         path: `saved_model` or `saved_model/1` in a bundle.
-        batch_size: Pictures that are computed at once.
+        batch_size: Pictures that are asked about together.
 
     Raises:
         ArtifactError: It is refused; see `saved_model_file.read_saved_model`; or TensorFlow

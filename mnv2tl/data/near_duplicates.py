@@ -106,23 +106,31 @@ def close_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], bool]:
     complete = True
     for bands in itertools.combinations(range(4), 2):
         mask = np.uint64(sum(0xFFFF << (16 * band) for band in bands))
+        keys = hashes & mask
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
         parts = [codes]
-        for found in _pairs_of_equal_keys(hashes, hashes & mask):
+        for found in _pairs_of_equal_keys(hashes, order, keys):
             parts.append(found)
             if sum(part.size for part in parts) > _PAIRS:
                 complete = False
                 break
         codes = np.unique(np.concatenate(parts))[:_PAIRS]
-        complete = complete and not _has_long_run(hashes & mask)
+        too_far = _NEIGHBOURS + 1
+        complete = complete and not (keys[too_far:] == keys[:-too_far]).any()
     return np.stack(np.divmod(codes, max(hashes.size, 1)), axis=1), complete
 
 
 def _pairs_of_equal_keys(
-    hashes: NDArray[np.uint64], keys: NDArray[np.uint64]
+    hashes: NDArray[np.uint64], order: NDArray[np.int64], keys: NDArray[np.uint64]
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield pairs with equal keys and close hashes, encoded as first * n + second."""
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
+    """Yield pairs with equal keys and close hashes, encoded as first * n + second.
+
+    Args:
+        hashes: Shape (n,).
+        order: Their numbers, sorted by key, shape (n,).
+        keys: Of each in this order, shape (n,).
+    """
     at = np.arange(keys.size)
     for step in range(1, _NEIGHBOURS + 1):
         at = at[at + step < keys.size]
@@ -134,11 +142,6 @@ def _pairs_of_equal_keys(
         left, right = left[close], right[close]
         if left.size:
             yield np.minimum(left, right) * keys.size + np.maximum(left, right)
-
-
-def _has_long_run(keys: NDArray[np.uint64]) -> bool:
-    _, counts = np.unique(keys, return_counts=True)
-    return bool(counts.size and counts.max() > _NEIGHBOURS + 1)
 
 
 def summarise(hashes: NDArray[np.uint64], splits: Sequence[str]) -> dict[str, Any]:

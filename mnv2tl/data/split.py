@@ -18,14 +18,18 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 RULES: tuple[SplitRule, ...] = get_args(SplitRule)
 
 
-def position(sha256: str, seed: int) -> float:
-    """Return u in [0, 1]: the first 64 bits of the SHA-256 of `"{seed}:{sha256}"`, over 2**64.
+def positions(hashes: Iterable[str], seed: int) -> dict[str, float]:
+    """Return u in [0, 1] of each hash: 64 bits of the SHA-256 of `"{seed}:{sha256}"`, over 2**64.
 
-    >>> position("00" * 32, 0) == position("00" * 32, 0) != position("00" * 32, 1)
+    >>> positions(["00" * 32], 0) == positions(["00" * 32], 0) != positions(["00" * 32], 1)
     True
     """
-    digest = hashlib.sha256(f"{seed}:{sha256}".encode("ascii")).digest()
-    return int.from_bytes(digest[:8]) / 2**64
+    # A data set may have a million, so the loop holds no more than it must.
+    prefix, hash_of, unit = f"{seed}:".encode("ascii"), hashlib.sha256, 2.0**-64
+    return {
+        sha256: int.from_bytes(hash_of(prefix + sha256.encode("ascii")).digest()[:8]) * unit
+        for sha256 in set(hashes)
+    }
 
 
 def check_fractions(val_fraction: float, test_fraction: float) -> None:
@@ -75,31 +79,31 @@ def assign(
     check_fractions(val_fraction, test_fraction)
     if rule not in RULES:
         raise ValueError(f"rule must be one of {RULES}, got {rule!r}")
-    positions = {sha256: position(sha256, seed) for sha256 in set(hashes)}
-    if len(positions) < 2:
-        return dict.fromkeys(positions, "train")
+    of_hash = positions(hashes, seed)
+    if len(of_hash) < 2:
+        return dict.fromkeys(of_hash, "train")
     if rule == "exact":
-        return _by_rank(_order(positions), val_fraction, test_fraction)
-    return _by_threshold(positions, val_fraction, test_fraction)
+        return _by_rank(_order(of_hash), val_fraction, test_fraction)
+    return _by_threshold(of_hash, val_fraction, test_fraction)
 
 
-def _order(positions: Mapping[str, float]) -> list[str]:
+def _order(of_hash: Mapping[str, float]) -> list[str]:
     """Return the hashes by u; of equal ones, which are all but impossible, the hash decides."""
-    return [sha256 for _, sha256 in sorted(zip(positions.values(), positions, strict=True))]
+    return [sha256 for _, sha256 in sorted(zip(of_hash.values(), of_hash, strict=True))]
 
 
 def _by_threshold(
-    positions: Mapping[str, float], val_fraction: float, test_fraction: float
+    of_hash: Mapping[str, float], val_fraction: float, test_fraction: float
 ) -> dict[str, Split]:
     limit = test_fraction + val_fraction
     splits: dict[str, Split] = {
         sha256: "train" if u >= limit else "test" if u < test_fraction else "val"
-        for sha256, u in positions.items()
+        for sha256, u in of_hash.items()
     }
     needed: set[Split] = {"train", "val"} if val_fraction > 0 else {"train"}
     if needed <= set(splits.values()):
         return splits
-    ordered = _order(positions)
+    ordered = _order(of_hash)
     if "train" not in splits.values():
         splits[ordered[-1]] = "train"
     if val_fraction > 0 and "val" not in splits.values():
