@@ -95,7 +95,7 @@ def close_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], bool]:
     """Find the pairs of distinct hashes that differ in at most `BITS` bits.
 
     Args:
-        hashes: Distinct values, shape (n,).
+        hashes: Distinct values, shape (n,), fewer than 2**32.
 
     Returns:
         Indices of shape (pairs, 2), the first below the second, sorted; and whether these are all
@@ -104,11 +104,14 @@ def close_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], bool]:
     hashes = np.ascontiguousarray(hashes, dtype=np.uint64)
     codes: NDArray[np.int64] = np.empty(0, dtype=np.int64)
     complete = True
-    for bands in itertools.combinations(range(4), 2):
-        mask = np.uint64(sum(0xFFFF << (16 * band) for band in bands))
-        keys = hashes & mask
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
+    bands = [(hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF) for band in range(4)]
+    numbers = np.arange(hashes.size, dtype=np.uint64)
+    for first, second in itertools.combinations(bands, 2):
+        # Both bands above the number: sorting one array is far quicker than finding its order.
+        keys = (first << np.uint64(48)) | (second << np.uint64(32)) | numbers
+        keys.sort()
+        order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        keys >>= np.uint64(32)
         parts = [codes]
         for found in _pairs_of_equal_keys(hashes, order, keys):
             parts.append(found)
