@@ -41,10 +41,17 @@ _DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
 def choose_bars(bars: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the comparisons that the chart shows: whole trainings, and networks at one batch size.
 
-    >>> choose_bars([{"kind": "speed", "what": "a, batch 32"}, {"kind": "value", "what": "b"}])
+    Only those of the processor that most of them are from, so that seconds may be compared.
+
+    >>> bar = {"kind": "speed", "what": "a, batch 32", "is_usual": True}
+    >>> choose_bars([bar, bar | {"kind": "value"}, bar | {"what": "b", "is_usual": False}])
     []
     """
-    return [bar for bar in bars if bar["kind"] == "speed" and not bar["what"].endswith(_LEFT_OUT)]
+    return [
+        bar
+        for bar in bars
+        if bar["kind"] == "speed" and bar["is_usual"] and not bar["what"].endswith(_LEFT_OUT)
+    ]
 
 
 def draw(bars: Sequence[dict[str, Any]]) -> Figure:

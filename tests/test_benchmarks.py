@@ -21,7 +21,7 @@ from benchmarks.parts.floor import count_moved_bytes, count_multiply_adds
 from benchmarks.parts.folds import assign_folds, has_own_split, read_data, write_fold
 from benchmarks.parts.pooled import Piece, bootstrap, compare, pool
 from benchmarks.parts.settings import SETTINGS, is_default, make_config
-from benchmarks.parts.speed_tables import gpu_table, speed_table
+from benchmarks.parts.speed_tables import gpu_table, list_bars, speed_table
 from benchmarks.parts.timing import (
     Kind,
     UnequalError,
@@ -530,8 +530,10 @@ def _compare(**speeds: float) -> list[dict[str, Any]]:
 
 
 def test_the_chart_draws_speeds_and_names_them() -> None:
-    """It has a bar per speed, a title for its axis, and both times as text."""
-    (axes,) = chart.draw(chart.choose_bars(_speeds()["bars"])).axes
+    """It has a bar per speed of one processor, a title for its axis, and both times as text."""
+    other = _speeds() | {"machine": _speeds()["machine"] | {"processor": "another"}}
+
+    (axes,) = chart.draw(chart.choose_bars(list_bars([_speeds(), other]))).axes
 
     assert len(axes.patches) == 1
     assert axes.get_xlabel() == chart.AXIS

@@ -16,14 +16,18 @@ _DIGITS = {"s": 2, "ms": 0, "ms/image": 1, "images/s": 0}
 def list_bars(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the bars of all result files, in their order; older files have none.
 
-    Those of a processor that is not that of most files name it.
+    Those of a processor that is not that of most files name it, and are not `is_usual`.
     """
     processors = [result["machine"]["processor"] for result in found]
     usual = max(processors, key=processors.count, default=None)
     bars = []
     for result, processor in zip(found, processors, strict=True):
-        more = "" if processor == usual else f", {processor}"
-        bars += [bar | {"what": bar["what"] + more} for bar in result.get("bars", ())]
+        is_usual = processor == usual
+        more = "" if is_usual else f", {processor}"
+        bars += [
+            bar | {"what": bar["what"] + more, "is_usual": is_usual}
+            for bar in result.get("bars", ())
+        ]
     return bars
 
 
