@@ -5,6 +5,8 @@ reads and resizes the same pictures with Pillow, asks onnxruntime as it is by de
 time, and prints the likeliest classes. Both name the same classes with the same probabilities.
 
     python -m benchmarks.predict_folder MODEL.onnx FOLDER
+
+The folder may have as many files as fit on the script's command line.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,37 +56,55 @@ class Classifier(Model):
     ) -> None:
         file = read_onnx(Path(path))
         super().__init__(file.path, file.metadata, batch_size=batch_size)
-        self._open = functools.partial(open_session, file.content, providers=providers)
-        self._session = self._open(threads=threads)
+        self._content, self._providers = file.content, providers
+        self._session = open_session(file.content, threads=threads, providers=providers)
         self._threads = threads or count_workers()
-        self._is_on_processors = tuple(providers) == PROVIDERS
+        self._lone_session: Any = None  # is asked by several threads, each on its own
+        self._lock = threading.Lock()
 
     def answer_all(
         self, load: Callable[[Item], NDArray[np.uint8] | Other], items: Sequence[Item]
     ) -> Iterator[NDArray[np.float32] | Other]:
         """Yield the probabilities of many pictures in order; see `Model.answer_all`."""
-        if len(items) < _MANY or not self._is_on_processors:
+        is_on_processors = tuple(self._providers) == PROVIDERS
+        # With fewer threads than cores, the others still read ahead.
+        if len(items) < _MANY or not is_on_processors or self._threads < count_workers():
             return super().answer_all(load, items)
-        session = self._open(threads=1)
+        session = self._open_lone_session()
+        count = self._threads
+        less = f"use fewer threads (predict --threads {count // 2})"
 
         def answer(item: Item) -> NDArray[np.float32] | Other:
             loaded = load(item)
             if not isinstance(loaded, np.ndarray):
                 return loaded
             pixels = loaded[np.newaxis]
-            row: NDArray[np.float32] = self._check(self._ask(session, pixels), pixels)[0]
+            found = self._ask(session, pixels, count=count, less=less)
+            row: NDArray[np.float32] = self._check(found, pixels)[0]
             return row
 
         return map_ordered(answer, items, workers=self._threads)
 
-    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        return self._ask(self._session, pixels)
+    def _open_lone_session(self) -> Any:
+        with self._lock:
+            if self._lone_session is None:
+                self._lone_session = open_session(
+                    self._content, threads=1, providers=self._providers, is_known=True
+                )
+            return self._lone_session
 
-    def _ask(self, session: Any, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        less = f", or compute fewer at once (predict --batch {len(pixels) // 2})"
-        fix = f"close other programs{less if len(pixels) > 1 else ''}"
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        count = len(pixels)
+        less = f"compute fewer at once (predict --batch {count // 2})"
+        return self._ask(self._session, pixels, count=count, less=less)
+
+    def _ask(
+        self, session: Any, pixels: NDArray[np.uint8], *, count: int, less: str
+    ) -> NDArray[Any]:
+        """Run the model; `count` pictures are computed at once, `less` says how to lower it."""
+        fix = f"close other programs{f', or {less}' if count > 1 else ''}"
         try:
-            with explain_shortage(f"{len(pixels)} pictures at once", fix=fix):
+            with explain_shortage(f"{count} pictures at once", fix=fix):
                 return np.asarray(session.run(None, {"image": pixels})[0])
         except RUNTIME_ERRORS as error:
             message = f"onnxruntime cannot run it: {first_line(error)}"

@@ -168,7 +168,8 @@ def _show_parity(parity: Any) -> None:
     type=click.IntRange(1, 1024),
     default=BATCH_SIZE,
     show_default=True,
-    help="Pictures computed at once; of 64 or more, each thread computes one.",
+    help="Pictures computed at once. Of 64 or more, an ONNX file of mnv2tl computes one in each "
+    "thread, on processors with a thread per core.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads.  [default: one per core]")
 @click.option(

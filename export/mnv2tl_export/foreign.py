@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mnv2tl.data import images
 from mnv2tl.errors import ArtifactError, Mnv2tlError, ResultError
+from mnv2tl.parallel import map_ordered
 from mnv2tl_export.child import Child, ChildEndedError, Message
 from mnv2tl_export.defaults import BATCH_SIZE
 from mnv2tl_export.model import Item, Other, answer_in_batches
@@ -70,14 +71,16 @@ class ForeignClassifier:
             ArtifactError: The model cannot be run, or takes more than `MEMORY_BYTES` (E412).
             ResultError: An answer is not finite (E602).
         """
-        rows = list(self.answer_all(lambda each: images.resize(each, self.image_px), pictures))
+        loaded = (images.resize(each, self.image_px) for each in pictures)
+        rows = list(answer_in_batches(self._predict, loaded, batch_size=self.batch_size))
         return np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
 
     def answer_all(
         self, load: Callable[[Item], NDArray[np.uint8] | Other], items: Sequence[Item]
     ) -> Iterator[NDArray[np.float32] | Other]:
         """Yield the answers to many pictures in order; see `Model.answer_all`."""
-        return answer_in_batches(self._predict, load, items, batch_size=self.batch_size)
+        loaded = map_ordered(load, items)
+        return answer_in_batches(self._predict, loaded, batch_size=self.batch_size)
 
     def _predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         count = len(pixels)

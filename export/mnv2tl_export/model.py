@@ -68,7 +68,8 @@ class Model(abc.ABC):
             ArtifactError: As for `predict_pixels`; ResultError and MachineError too.
             ValueError: Pixels have another type or shape.
         """
-        rows = list(self.answer_all(self._resize, pictures))
+        loaded = map(self._resize, pictures)
+        rows = list(answer_in_batches(self.predict_pixels, loaded, batch_size=self.batch_size))
         return np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
 
     def answer_all(
@@ -82,9 +83,11 @@ class Model(abc.ABC):
             items: Name pictures.
 
         Raises:
-            ArtifactError: As for `predict_pixels`; ResultError and MachineError too.
+            ArtifactError: As for `predict_pixels`; ResultError and MachineError too; and what
+                `load` raises, all of it in the place of a row.
         """
-        return answer_in_batches(self.predict_pixels, load, items, batch_size=self.batch_size)
+        loaded = map_ordered(load, items)
+        return answer_in_batches(self.predict_pixels, loaded, batch_size=self.batch_size)
 
     def predict_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities for pixels (n, h, w, 3) of one size; the graph resizes them.
@@ -128,8 +131,7 @@ class Model(abc.ABC):
 
 def answer_in_batches(
     ask: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-    load: Callable[[Item], NDArray[np.uint8] | Other],
-    items: Sequence[Item],
+    loaded: Iterator[NDArray[np.uint8] | Other],
     *,
     batch_size: int,
 ) -> Iterator[NDArray[np.float32] | Other]:
@@ -137,11 +139,9 @@ def answer_in_batches(
 
     Args:
         ask: Gives the rows (n, classes) for pixels (n, px, px, 3).
-        load: See there.
-        items: See there.
-        batch_size: Items that are asked about together.
+        loaded: Pixels, or what stands in place of an answer.
+        batch_size: How many are asked about together.
     """
-    loaded = map_ordered(load, items)
     while batch := list(itertools.islice(loaded, batch_size)):
         pixels = [each for each in batch if isinstance(each, np.ndarray)]
         rows = iter(ask(np.stack(pixels)) if pixels else ())

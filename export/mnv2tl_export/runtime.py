@@ -36,7 +36,11 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 
 
 def open_session(
-    content: bytes, *, threads: int | None = None, providers: Sequence[str] = PROVIDERS
+    content: bytes,
+    *,
+    threads: int | None = None,
+    providers: Sequence[str] = PROVIDERS,
+    is_known: bool = False,
 ) -> Any:
     """Return an `onnxruntime.InferenceSession`, which may be called from several threads.
 
@@ -44,6 +48,8 @@ def open_session(
         content: The file's bytes.
         threads: Threads of one call; None for one per core.
         providers: onnxruntime's execution providers, in the order of preference.
+        is_known: It has opened before, so that onnxruntime prints nothing, and stdout, which is the
+            whole process', stays as it is.
 
     Raises:
         ArtifactError: onnxruntime refuses the model (E412).
@@ -62,7 +68,7 @@ def open_session(
         options.add_session_config_entry(_EXTERNAL, empty)
         try:
             # onnxruntime prints its own lines to stdout when it fails, where results belong.
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.nullcontext() if is_known else contextlib.redirect_stdout(sys.stderr):
                 return onnxruntime.InferenceSession(content, options, providers=list(providers))
         except RUNTIME_ERRORS as error:
             message = f"onnxruntime refuses it: {first_line(error)}"

@@ -104,11 +104,11 @@ def close_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], bool]:
     hashes = np.ascontiguousarray(hashes, dtype=np.uint64)
     codes: NDArray[np.int64] = np.empty(0, dtype=np.int64)
     complete = True
-    bands = [(hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF) for band in range(4)]
-    numbers = np.arange(hashes.size, dtype=np.uint64)
-    for first, second in itertools.combinations(bands, 2):
+    for first, second in itertools.combinations(range(0, 64, 16), 2):
         # Both bands above the number: sorting one array is far quicker than finding its order.
-        keys = (first << np.uint64(48)) | (second << np.uint64(32)) | numbers
+        keys = hashes >> np.uint64(first) << np.uint64(48)
+        keys |= (hashes >> np.uint64(second) & np.uint64(0xFFFF)) << np.uint64(32)
+        keys |= np.arange(hashes.size, dtype=np.uint64)
         keys.sort()
         order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
         keys >>= np.uint64(32)
