@@ -221,9 +221,10 @@ def bench(session: nox.Session) -> None:
     names = sorted(set(re.findall(r"`python -m benchmarks\.(\w+)", about)))
     if not session.posargs or session.posargs[0] not in names:
         session.error(f"usage: nox -s bench -- NAME [OPTION...], NAME one of {', '.join(names)}")
-    # OpenVINO and ImageHash are compared with; the latter brings SciPy, which the classic script's
-    # generator needs.
-    session.install("-e", ".[jax,savedmodel,demo]", "imagehash>=4.3.2", "openvino>=2026.0")
+    # OpenVINO, ImageHash and jax2onnx are compared with; ImageHash brings SciPy, which the classic
+    # script's generator needs.
+    others = ("imagehash>=4.3.2", "openvino>=2026.0", "jax2onnx>=0.17")
+    session.install("-e", ".[jax,savedmodel,demo]", *others)
     name, *options = session.posargs
     session.run("python", "-m", f"benchmarks.{name}", *options)
 

@@ -30,7 +30,7 @@ CHART = record.ROOT / "docs" / "speed"
 FORMATS = ("svg", "png")
 
 TITLE = "mnv2tl: times as fast as what it is compared to"
-AXIS = "times as fast; beside each bar: theirs → ours"
+AXIS = "times as fast; beside each bar: theirs → ours, medians"
 
 _LEFT_OUT = "batch 32"
 _TICKS = (0.5, 1, 2, 4, 8, 16, 32, 64)
@@ -81,7 +81,8 @@ def draw(bars: Sequence[dict[str, Any]]) -> Figure:
     names = [f"{_plain(bar['what'])}\nagainst {_plain(bar['against'])}" for bar in bars]
     axes.set_yticks(range(len(bars)), names, fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlabel(AXIS, fontsize=9)
+    processors = ", ".join(dict.fromkeys(bar["processor"] for bar in bars))
+    axes.set_xlabel(f"{AXIS}\n{processors}", fontsize=9)
     axes.set_title(TITLE, loc="left", fontsize=12, fontweight="bold")
     axes.grid(axis="x", color=_GRID_COLOUR)
     axes.axvline(1, color=_SOFT_COLOUR)

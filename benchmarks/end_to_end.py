@@ -4,7 +4,7 @@ Both train on the same split folder with the same Keras backend, in turn, each s
 mnv2tl starts from an empty feature cache every time. The classic script stops after its last
 epoch; mnv2tl also assembles, writes and evaluates its checkpoint. Everything is compiled to
 bytecode first, and Python may write bytecode. The floor of a training on this machine is the time
-that all its cores computed, over their number: no order of the same work is faster.
+that all its cores computed, over their number: about the least that the same work takes.
 
     python -m benchmarks.end_to_end DATA --backend tensorflow --repeats 5
 
@@ -89,7 +89,12 @@ def _ask_cores() -> float:
 
 @click.command(help=record.help_text(__doc__))
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="JSON file.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    show_default="benchmarks/results/end-to-end-BACKEND.json",
+    help="JSON file.",
+)
 @click.option("--backend", type=click.Choice(BACKENDS), default="tensorflow", show_default=True)
 @click.option("--python", default=sys.executable, help="Interpreter that has the backend.")
 @click.option("--repeats", default=5, show_default=True, help="Runs of each.")
@@ -145,7 +150,7 @@ def main(
             )
         ],
     }
-    record.write(out or record.RESULTS / f"end-to-end-{data.name}-{backend}.json", figures)
+    record.write(out or record.RESULTS / f"end-to-end-{backend}.json", figures)
     click.echo(f"classic / mnv2tl: {figures['ratio']:.2f}")
 
 

@@ -14,6 +14,7 @@ Run it on a machine that does nothing else.
 from __future__ import annotations
 
 import functools
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.parts import record
 from benchmarks.parts.run_options import run_options
-from benchmarks.parts.timing import Call, time_in_turn
+from benchmarks.parts.timing import Call, get_ready, time_in_turn
 from mnv2tl.checkpoint import load_run
 from mnv2tl.metrics import log_loss, top1_accuracy
 from mnv2tl.progress import track
@@ -114,6 +115,7 @@ def _ask(content: bytes, pixels: Pixels) -> NDArray[np.float32]:
 @run_options("quantised", rounds=20)
 def main(run: Path, data: Path | None, out: Path, rounds: int, calls: int) -> None:
     """Measure and write the figures."""
+    conditions = get_ready(sys.executable)
     source = open_source(load_run(run), data=data)
     models = make_models(source)
     pictures = source.pictures("val")
@@ -139,6 +141,7 @@ def main(run: Path, data: Path | None, out: Path, rounds: int, calls: int) -> No
         "calibration_images": CALIBRATION_IMAGES,
         "rounds": rounds,
         "calls": calls,
+        "conditions": conditions,
         "rows": rows,
     }
     record.write(out, figures)

@@ -58,6 +58,7 @@ from benchmarks.parts.road_latency import (
 )
 from benchmarks.parts.road_writer import ROADS
 from benchmarks.parts.run_options import run_options
+from benchmarks.parts.timing import get_ready
 from mnv2tl import store
 from mnv2tl.backend import list_versions
 from mnv2tl.checkpoint import load_run
@@ -254,6 +255,7 @@ def _list_versions() -> dict[str, str]:
 @run_options("roads", rounds=40)
 def main(run: Path, data: Path | None, out: Path, rounds: int, calls: int) -> None:
     """Measure and write the figures."""
+    conditions = get_ready(sys.executable)
     source = open_source(load_run(run), data=data)
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(source, Path(folder), rounds=rounds, count=calls)
@@ -267,7 +269,7 @@ def main(run: Path, data: Path | None, out: Path, rounds: int, calls: int) -> No
         "rounds": rounds,
         "calls": calls,
         "spinning": "stopped when a call ends",
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "conditions": conditions,
     }
     record.write(out, settings | figures | {"versions": _list_versions()})
     for name, row in figures["roads"].items():

@@ -1,8 +1,9 @@
 """A second training on the same pictures: nothing is read or computed again.
 
 `mnv2tl train` runs twice in each round: with empty caches, then with what the first run left in
-them. Scan and features are timed by the run itself; decoding is part of them. The weights of the
-best epoch must be bit-equal.
+them. Scan and features are timed by the run itself, until the first epoch begins; decoding is part
+of them. With empty caches that is one view of each picture, the others follow beside the epochs.
+The weights of the best epoch must be bit-equal.
 
 Which files are opened is told by strace in one more pair of runs, which are not timed: pictures
 opened until best.keras is written, by scan, features and training, and those that its self-check
@@ -176,7 +177,7 @@ def summarise(
     }
     bars = [
         make_bar(
-            f"scan and features, warm cache, {NAMES[backend]}",
+            f"scan and features until the first epoch, warm cache, {NAMES[backend]}",
             "empty cache",
             kind="value",
             ours=looks["warm"],

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -227,17 +226,3 @@ def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     store.write_bytes(path, text.getvalue().encode("ascii"))
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return commit and cleanness of the git checkout around a folder, or None."""
-
-    def ask(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-
-    try:
-        commit = ask("rev-parse", "HEAD")
-        return {"commit": commit, "clean": not ask("status", "--porcelain")}
-    except (OSError, subprocess.CalledProcessError):
-        return None  # no git, or no checkout

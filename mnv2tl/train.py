@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnv2tl import backend, checkpoint, store
+from mnv2tl import backend, checkpoint, machine, store
 from mnv2tl.batches import views_of_phases
 from mnv2tl.checkpoint import Run, load_run
 from mnv2tl.config import TrainConfig
@@ -244,7 +244,7 @@ def _describe(config: TrainConfig, weights: Weights) -> dict[str, Any]:
         "weights": {"name": weights.name, "sha256": weights.sha256, "licence": weights.licence},
         "versions": backend.list_versions(),
         "machine": {"platform": platform.platform(), "processor": platform.machine()},
-        "git": checkpoint.git_state(Path.cwd()),
+        "git": machine.git_state(Path.cwd()),
     }
 
 

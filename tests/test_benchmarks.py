@@ -525,6 +525,7 @@ def test_the_table_of_speeds_needs_bars() -> None:
 def _compare(**speeds: float) -> list[dict[str, Any]]:
     return [
         make_bar(name, "z", kind="speed", ours=[1.0], theirs=[each], unit="s", asked=None)
+        | {"processor": "test CPU"}
         for name, each in speeds.items()
     ]
 
@@ -536,7 +537,7 @@ def test_the_chart_draws_speeds_and_names_them() -> None:
     (axes,) = chart.draw(chart.choose_bars(list_bars([_speeds(), other]))).axes
 
     assert len(axes.patches) == 1
-    assert axes.get_xlabel() == chart.AXIS
+    assert axes.get_xlabel() == f"{chart.AXIS}\n{_speeds()['machine']['processor']}"
     assert [each.get_text() for each in axes.get_yticklabels()] == ["train x & y\nagainst z"]
     assert "8.0x   100.0 s → 12.5 s" in [each.get_text() for each in axes.texts]
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mnv2tl import checkpoint
-from mnv2tl.checkpoint import full_shapes, git_state, load_run, write_history
+from mnv2tl.checkpoint import full_shapes, load_run, write_history
 from mnv2tl.data.entries import Entries
 from mnv2tl.data.manifest import Manifest
 from mnv2tl.errors import ArtifactError, MachineError
@@ -239,33 +238,3 @@ def test_history_is_csv_that_python_reads(tmp_path: Path) -> None:
     with (tmp_path / "history.csv").open(newline="") as file:
         found = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     assert found == rows
-
-
-def test_git_state_tells_commit_and_cleanness(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of the checkout around a folder; None outside of one and without git."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    folder = tmp_path / "checkout"
-    folder.mkdir()
-    assert git_state(folder) is None
-
-    user = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    try:
-        for words in (["init", "-q"], [*user, "commit", "-q", "--allow-empty", "-m", "first"]):
-            subprocess.run(["git", "-C", str(folder), *words], check=True)
-    except FileNotFoundError:
-        pytest.skip("needs git")
-    clean = git_state(folder)
-    (folder / "new").write_bytes(b"")
-    dirty = git_state(folder)
-
-    assert clean is not None
-    assert len(clean["commit"]) == 40
-    assert clean["clean"]
-    assert dirty == clean | {"clean": False}
-    monkeypatch.setenv("PATH", "")
-    assert git_state(folder) is None

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from mnv2tl.machine import describe
+from mnv2tl.machine import describe, git_state
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -25,3 +27,33 @@ def test_a_processor_has_its_name_generation_and_widest_vectors() -> None:
     model = re.search(r"^model\s*: (\d+)$", text, re.MULTILINE)
     if family and model:
         assert f", family {family[1]}, model {model[1]}" in found
+
+
+def test_git_state_tells_commit_and_cleanness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the checkout around a folder; None outside of one and without git."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    assert git_state(folder) is None
+
+    user = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    try:
+        for words in (["init", "-q"], [*user, "commit", "-q", "--allow-empty", "-m", "first"]):
+            subprocess.run(["git", "-C", str(folder), *words], check=True)
+    except FileNotFoundError:
+        pytest.skip("needs git")
+    clean = git_state(folder)
+    (folder / "new").write_bytes(b"")
+    dirty = git_state(folder)
+
+    assert clean is not None
+    assert len(clean["commit"]) == 40
+    assert clean["clean"]
+    assert dirty == clean | {"clean": False}
+    monkeypatch.setenv("PATH", "")
+    assert git_state(folder) is None

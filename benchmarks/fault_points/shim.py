@@ -54,11 +54,6 @@ def build(folder: Path) -> Path | None:
     return library
 
 
-def is_loaded() -> bool:
-    """Tell whether this process was started with the shim."""
-    return hasattr(ctypes.CDLL(None), "fault_arm")
-
-
 def run(
     work: Callable[[Callable[[str], None]], object],
     folder: Path,

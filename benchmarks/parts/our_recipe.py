@@ -1,7 +1,7 @@
 """Train folds by `mnv2tl.train`, many in one process, and keep what each answered.
 
 The counterpart of seed_recipe.py: the same folds, the same form of result. A setting is a name
-from the table of ablation.py.
+of `settings.SETTINGS`.
 
     python -m benchmarks.parts.our_recipe DATA --backend jax --pieces DIR
 """

@@ -15,8 +15,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def write(path: Path, figures: dict[str, Any]) -> None:
-    """Write a result file: the figures and where they come from."""
-    store.write_json(path, machine.describe() | figures)
+    """Write a result file: the figures, and their machine, versions, date and commit."""
+    store.write_json(path, machine.describe() | {"git": machine.git_state(ROOT)} | figures)
 
 
 def help_text(doc: str | None) -> str:

@@ -74,7 +74,7 @@ def memory_table(found: Results) -> str:
     warm_up = found[0]["warm_up"]
     head = (
         *("backend", "epochs", f"memory after {warm_up}", "at the end", "growth an epoch"),
-        *("without steps of the heap", "of it the history", "steps of the heap"),
+        *("without steps of the heap", "of that, the history of epochs", "steps of the heap"),
     )
     return f"{markdown(head, rows)}\n\n{origin(with_all_versions(found))}"
 

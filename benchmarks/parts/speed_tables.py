@@ -16,7 +16,8 @@ _DIGITS = {"s": 2, "ms": 0, "ms/image": 1, "images/s": 0}
 def list_bars(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the bars of all result files, in their order; older files have none.
 
-    Those of a processor that is not that of most files name it, and are not `is_usual`.
+    Each has its `processor`. Those of one that is not that of most files name it, and are not
+    `is_usual`.
     """
     processors = [result["machine"]["processor"] for result in found]
     usual = max(processors, key=processors.count, default=None)
@@ -25,7 +26,7 @@ def list_bars(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         is_usual = processor == usual
         more = "" if is_usual else f", {processor}"
         bars += [
-            bar | {"what": bar["what"] + more, "is_usual": is_usual}
+            bar | {"what": bar["what"] + more, "is_usual": is_usual, "processor": processor}
             for bar in result.get("bars", ())
         ]
     return bars

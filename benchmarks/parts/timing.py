@@ -39,13 +39,14 @@ def get_ready(*pythons: str) -> dict[str, Any]:
     Returns:
         The conditions of the measurement.
     """
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # compiling is a load too
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for python in dict.fromkeys(pythons):
         compile_everything(python)
     return {
         "bytecode": "compiled before",
         "PYTHONDONTWRITEBYTECODE": "unset",
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "load_average": load,
     }
 
 
