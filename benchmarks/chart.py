@@ -81,8 +81,7 @@ def draw(bars: Sequence[dict[str, Any]]) -> Figure:
     names = [f"{_plain(bar['what'])}\nagainst {_plain(bar['against'])}" for bar in bars]
     axes.set_yticks(range(len(bars)), names, fontsize=9)
     axes.invert_yaxis()
-    processors = ", ".join(dict.fromkeys(bar["processor"] for bar in bars))
-    axes.set_xlabel(f"{AXIS}\n{processors}", fontsize=9)
+    axes.set_xlabel(f"{AXIS}\n{_list_processors(bars)}", fontsize=9)
     axes.set_title(TITLE, loc="left", fontsize=12, fontweight="bold")
     axes.grid(axis="x", color=_GRID_COLOUR)
     axes.axvline(1, color=_SOFT_COLOUR)
@@ -95,14 +94,14 @@ def describe(bars: Sequence[dict[str, Any]]) -> str:
     """Return what the chart shows as one sentence.
 
     >>> bar = {"what": "a", "against": "b", "figure": 2.0, "theirs": 4.0, "ours": 2.0, "unit": "s"}
-    >>> describe([bar])
-    'a against b: 2.0x, 4.00 s → 2.00 s.'
+    >>> describe([bar | {"processor": "P"}])
+    'On P: a against b: 2.0x, 4.00 s → 2.00 s.'
     """
     parts = (
         f"{_plain(bar['what'])} against {_plain(bar['against'])}: {_show_figures(bar, ', ')}"
         for bar in bars
     )
-    return "; ".join(parts) + "."
+    return f"On {_list_processors(bars)}: {'; '.join(parts)}."
 
 
 def encode(bars: Sequence[dict[str, Any]], form: str) -> bytes:
@@ -136,6 +135,10 @@ def read_bars(folder: Path) -> list[dict[str, Any]]:
 def _show_figures(bar: dict[str, Any], between: str = "   ") -> str:
     times = " → ".join(show_value(bar[side], bar["unit"]) for side in ("theirs", "ours"))
     return f"{show_times(bar['figure'])}{between}{times}"
+
+
+def _list_processors(bars: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(dict.fromkeys(bar["processor"] for bar in bars))
 
 
 def _plain(text: str) -> str:

@@ -1,6 +1,6 @@
-"""The README's tables, made from benchmarks/results/*.json.
+"""The tables of README.md and docs/measurements.md, made from benchmarks/results/*.json.
 
-A table stands in the README between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+A table stands in a page between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 
     python -m benchmarks.tables            rewrites them
     python -m benchmarks.tables --check    only tells whether they are what the results say
@@ -24,6 +24,9 @@ from mnv2tl import store
 
 Results = dict[str, dict[str, Any]]
 """File name without its ending -> content."""
+
+PAGES = (record.ROOT / "README.md", record.ROOT / "docs" / "measurements.md")
+"""Where the tables stand."""
 
 _MARKED = re.compile(r"(<!-- begin ([\w-]+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
@@ -167,29 +170,33 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Callable[[Sequence[dict[str, Any]
 
 
 @click.command(help=record.help_text(__doc__))
-@click.option("--check", is_flag=True, help="Change nothing; fail if the README differs.")
+@click.option("--check", is_flag=True, help="Change nothing; fail if a page differs.")
 @click.option(
-    "--readme",
+    "--page",
+    "pages",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=record.ROOT / "README.md",
-    help="File with the markers.",
+    multiple=True,
+    default=PAGES,
+    show_default=", ".join(str(page.relative_to(record.ROOT)) for page in PAGES),
+    help="File with the markers; may be given several times.",
 )
 @click.option("--results", type=click.Path(path_type=Path), default=record.RESULTS, help="Folder.")
-def main(check: bool, readme: Path, results: Path) -> None:
+def main(check: bool, pages: Sequence[Path], results: Path) -> None:
     """Rewrite the tables, or compare them."""
-    text = readme.read_text("utf-8")
     found = {file.stem: json.loads(file.read_bytes()) for file in results.glob("*.json")}
-    try:
-        filled = fill_tables(text, found)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
-    if filled == text:
-        click.echo("the tables are what the results say")
-    elif check:
-        raise click.ClickException(f"{readme.name} differs: run python -m benchmarks.tables")
-    else:
-        store.write_bytes(readme, filled.encode("utf-8"))
-        click.echo(f"{readme.name}: tables rewritten")
+    for page in pages:
+        text = page.read_text("utf-8")
+        try:
+            filled = fill_tables(text, found)
+        except ValueError as error:
+            raise click.ClickException(f"{page.name}: {error}") from error
+        if filled == text:
+            click.echo(f"{page.name}: the tables are what the results say")
+        elif check:
+            raise click.ClickException(f"{page.name} differs: run python -m benchmarks.tables")
+        else:
+            store.write_bytes(page, filled.encode("utf-8"))
+            click.echo(f"{page.name}: tables rewritten")
 
 
 if __name__ == "__main__":

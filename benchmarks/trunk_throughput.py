@@ -52,7 +52,7 @@ BARE = {
     "openvino-throughput": "bare openvino, in its mode for throughput",
     "onnxruntime": "bare onnxruntime, one picture at a time",
 }
-"""Way of a bare runtime, behind the package's name -> what it is called."""
+"""Way of a bare runtime, a package's name or one with more behind it -> what it is called."""
 ASKED = 0.9
 IMAGE_PX = 224
 SCALING = "symmetric"
@@ -108,10 +108,10 @@ def open_bare(way: str, content: bytes) -> Ask:
         compiled = core.compile_model(model, "CPU", options)
         return lambda pixels: np.concatenate([compiled(each[None])[0] for each in pixels])
     compiled = core.compile_model(model, "CPU", options | {"PERFORMANCE_HINT": "THROUGHPUT"})
+    queue = openvino.AsyncInferQueue(compiled)  # as many requests as the runtime advises
 
     def ask_many(pixels: Pixels) -> Features:
         made = np.empty((len(pixels), *compiled.output(0).shape[1:]), np.float32)
-        queue = openvino.AsyncInferQueue(compiled)  # as many requests as the runtime advises
 
         def keep(request: Any, number: int) -> None:
             made[number] = request.get_output_tensor().data[0]

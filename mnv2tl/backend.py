@@ -45,7 +45,8 @@ def choose_backend(wanted: str | None = None) -> str:
     """
     name = wanted or os.environ.get("KERAS_BACKEND") or None
     if name is not None and name not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {name!r}")
+        source = "" if wanted else " from KERAS_BACKEND"
+        raise ValueError(f"backend must be one of {BACKENDS}, got {name!r}{source}")
     for candidate in (name,) if name else BACKENDS:
         if importlib.util.find_spec(candidate) is not None:
             return candidate

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -84,7 +85,7 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note whether result and log are asked for as JSON, then parse as click does."""
         ctx.meta[_JSON] = "--json" in args
-        pairs = zip(args, [*args[1:], ""], strict=True)
+        pairs = itertools.pairwise(args)
         ctx.meta[_JSON_LOG] = "--log-format=json" in args or ("--log-format", "json") in pairs
         return super().parse_args(ctx, args)
 

@@ -90,7 +90,11 @@ class TrainConfig:
     """How the folder is read and split."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
+        """Take text for paths, and refuse values that cannot work."""
+        for name in ("data", "out"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
+        if self.start_from is not None:
+            object.__setattr__(self, "start_from", Path(self.start_from))
         check_source(self.weights)
         _one_of("image_px", self.image_px, SIZES_PX)
         _one_of("alpha", self.alpha, ALPHAS)

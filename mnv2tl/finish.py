@@ -26,7 +26,7 @@ from mnv2tl.memory import explain_shortage
 from mnv2tl.metrics import expected_calibration_error, fit_temperature, softmax
 from mnv2tl.mobilenet import list_layers
 from mnv2tl.plots import load_plots, write_curves
-from mnv2tl.progress import show_step
+from mnv2tl.progress import say, show_step
 from mnv2tl.state import Commit
 
 SELF_CHECK_IMAGES = 2000
@@ -35,6 +35,11 @@ SELF_CHECK_IMAGES = 2000
 # Cached features are float16; on photographs that moves probabilities by 1e-4 or less.
 SELF_CHECK_TOLERANCE = 1e-3
 
+_ENOUGH = 20
+_GUESSED = (
+    "on the validation images, always answering their most frequent class would be at least as "
+    "good; try another learning rate, more epochs, fewer layers that train, or more images"
+)
 _RESUME = "close other programs, and go on with --resume: all epochs are saved"
 
 
@@ -92,11 +97,14 @@ def finish(config: TrainConfig, manifest: Manifest, maker: ViewMaker, outcome: O
     digest = checkpoint.write_keras(model, config.out / "best.keras")
     checked = _evaluate_file(config, manifest, maker, networks.whole, temperature)
     rows = {entry.path: row for row, entry in enumerate(val)}
-    difference = compare(checked, expected[[rows[entry.path] for entry in checked.entries]])
+    places = [rows[entry.path] for entry in checked.entries]
+    difference = compare(checked, expected[places])
     history, best_epoch = outcome.commit.history, outcome.commit.best.epoch
     checkpoint.write_history(config.out / "history.csv", history)
     write_curves(config.out / "curves.png", history, best_epoch=best_epoch)
     summary = checked.summary()
+    if is_guessing(labels[places], summary["accuracy"]):
+        say(f"warning: {_GUESSED}")
     seconds = outcome.seconds | {"total": time.perf_counter() - outcome.began}
     info = dict(load_run(config.out).info)
     info |= {
@@ -145,6 +153,26 @@ def compare(checked: Evaluation, expected: NDArray[np.float64]) -> float:
         )
         raise ResultError("E603", message, path=checked.entries[worst].path)
     return float(differences[worst])
+
+
+def is_guessing(labels: NDArray[np.int64], accuracy: float) -> bool:
+    """Tell whether always answering the most frequent class would be at least as accurate.
+
+    Of fewer than 20 images, and of one class only, it is not said.
+
+    Args:
+        labels: Of the images, shape (n,).
+        accuracy: On them, 0 to 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from mnv2tl.finish import is_guessing
+        >>> labels = np.repeat([0, 1], [15, 10])
+        >>> is_guessing(labels, 0.6), is_guessing(labels, 0.64)
+        (True, False)
+    """
+    most_frequent = float(np.bincount(labels).max() / len(labels))
+    return len(labels) >= _ENOUGH and accuracy <= most_frequent < 1
 
 
 def open_networks(config: TrainConfig, classes: int) -> Networks:

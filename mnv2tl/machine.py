@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,13 @@ def describe() -> dict[str, Any]:
     }
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return commit and cleanness of the git checkout around a folder, or None."""
+def git_state(folder: Path, *, but: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Return commit and cleanness of the git checkout around a folder, or None.
+
+    Args:
+        folder: Any folder.
+        but: Paths below it whose changes leave it clean.
+    """
 
     def ask(*words: str) -> str:
         command = ["git", "-C", str(folder), *words]
@@ -37,7 +43,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
     try:
         commit = ask("rev-parse", "HEAD")
-        return {"commit": commit, "clean": not ask("status", "--porcelain")}
+        paths = [f":(exclude){each}" for each in but]
+        return {"commit": commit, "clean": not ask("status", "--porcelain", "--", ".", *paths)}
     except (OSError, subprocess.CalledProcessError):
         return None  # no git, or no checkout
 

@@ -43,7 +43,9 @@ def scan_data(config: TrainConfig, former: Path, *, accept_changes: bool) -> Man
     for warning in manifest.warnings:
         say(f"warning: {warning}")
     if not manifest.of_split("val"):
-        fix = "put images into val/, or remove that folder to have some split off"
+        fix = "add images: each class keeps one to learn from"
+        if "val" in manifest.split_rule["folders"]:
+            fix = "put images into val/, or remove that folder to have some split off"
         raise DataError("E303", "no image is left for validation", path=manifest.root, fix=fix)
     if not former.is_file():
         return manifest
@@ -181,7 +183,8 @@ def leave_out(manifest: Manifest, lost: tuple[LeftOut, ...], config: TrainConfig
 def _check_same_classes(known: Manifest, manifest: Manifest) -> None:
     if known.class_names != manifest.class_names:
         message = f"the run has {known.class_names}, the folder {manifest.class_names}"
-        raise ArtifactError("E402", ascii(message)[1:-1], path=manifest.root)
+        fix = "give the folder that the run was trained on, or another --out"
+        raise ArtifactError("E402", ascii(message)[1:-1], path=manifest.root, fix=fix)
 
 
 def _check_same_images(known: Manifest, manifest: Manifest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 
 from mnv2tl import checkpoint, store
 from mnv2tl.config import TrainConfig
-from mnv2tl.errors import ExistsError, InterruptError, show
+from mnv2tl.data.folder import would_list
+from mnv2tl.errors import ExistsError, InterruptError, MachineError, show
 from mnv2tl.phase import is_over, list_phases
 from mnv2tl.state import StateStore
 
 _MARK = ".replaces"
 """A file in a run that is to take the place of another one, until that one is gone."""
+_NOT_EMPTY = "the folder exists and is not empty"
 
 
 @contextlib.contextmanager
@@ -50,11 +53,29 @@ def hold_folder(out: Path, *, resume: bool, force: bool) -> Iterator[Path]:
             with store.explain_errors(out):
                 _remove_replaced(out)
             yield from _replace(out)
-    else:
+    elif is_run:
+        with contextlib.suppress(MachineError), store.lock_folder(out):
+            pass  # else it is busy, which is told first
         fix = "choose another --out, or --resume it, or replace it with --force"
-        if not is_run:
-            fix = "choose another --out; only a run folder is resumed or replaced"
-        raise ExistsError("E504", "the folder exists and is not empty", path=out, fix=fix)
+        raise ExistsError("E504", _NOT_EMPTY, path=out, fix=fix)
+    else:
+        fix = "choose another --out; only a run folder is resumed or replaced"
+        raise ExistsError("E504", _NOT_EMPTY, path=out, fix=fix)
+
+
+def check_place(config: TrainConfig) -> None:
+    """Refuse a new run folder that the next scan would take for a class.
+
+    Raises:
+        ExistsError: It lies in a folder of images (E504).
+    """
+    if (config.out / "run.json").is_file():
+        return
+    for folder in (config.data, config.scan.test_dir):
+        if folder is not None and would_list(folder, config.out):
+            message = "lies among the images, where a scan would take it for a class"
+            fix = f"choose an --out outside of {show(folder)}"
+            raise ExistsError("E504", message, path=config.out, fix=fix)
 
 
 def _is_unused(out: Path) -> bool:
@@ -68,9 +89,10 @@ def _is_unused(out: Path) -> bool:
 
 
 def _replace(out: Path) -> Iterator[Path]:
+    store.refuse_current(out)
     new, former = _beside(out)
     for left in (new, former):
-        if left.exists():
+        if left.exists() and not (left == new and _is_unused(new)):
             fix = f"finish it with --out {show(new)} --resume, or remove it"
             raise ExistsError("E504", "left by a --force that was stopped", path=left, fix=fix)
     with store.lock_folder(new):
@@ -85,6 +107,10 @@ def _replace(out: Path) -> Iterator[Path]:
 
 def _beside(out: Path) -> tuple[Path, Path]:
     """Return where a new run is written, and where the former one goes on its way out."""
+    if out.name in ("", ".."):  # such as ".", which has no name of its own
+        out = Path(os.path.realpath(out))
+    if not out.name:
+        raise ExistsError("E504", "no run is written there", path=out, fix="choose another --out")
     return out.with_name(f"{out.name}.new"), out.with_name(f"{out.name}.former")
 
 
@@ -128,8 +154,8 @@ def explain_interrupt(config: TrainConfig, signal_number: int) -> InterruptError
     done = len(commit.history) if commit else 0
     words = (str(config.data), "--out", str(config.out), "--resume")
     command = " ".join(shlex.quote(word) if word.isprintable() else show(word) for word in words)
-    return InterruptError(
-        signal_number,
-        f"{done} of {config.all_epochs} epochs are saved in {show(config.out)}",
-        fix=f"to go on: mnv2tl train {command}",
-    )
+    fix = f"to go on: mnv2tl train {command}"
+    if not (config.out / "run.json").is_file():  # the settings are not saved yet either
+        fix = "to go on: give the same command again; features in the cache are used"
+    message = f"{done} of {config.all_epochs} epochs are saved in {show(config.out)}"
+    return InterruptError(signal_number, message, fix=fix)

@@ -57,7 +57,7 @@ class SampleInfo:
 
 
 def fetch(name: str, folder: Path, *, package: Path | None = None) -> SampleInfo:
-    """Write a sample data set; the folder appears when all its images are there.
+    """Write a sample data set; its classes appear when all images are there.
 
     Args:
         name: A key of `SOURCES`.
@@ -99,7 +99,10 @@ def fetch(name: str, folder: Path, *, package: Path | None = None) -> SampleInfo
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder beside the wanted one, renamed at the end, removed on failure."""
+    """Give a folder beside the wanted one, renamed at the end, removed on failure.
+
+    An empty folder that is there is filled at the end, since it may be somebody's current one.
+    """
     folder = folder.absolute()  # "." has no name of its own
     part = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")
     try:
@@ -114,13 +117,28 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield part
         if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-        store.sync_folder(folder.parent)
+            _move_content(part, folder)
+            store.sync_folder(folder)
+        else:
+            part.rename(folder)
+            store.sync_folder(folder.parent)
     except OSError as error:
         raise store.machine_error(error, folder) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _move_content(source: Path, target: Path) -> None:
+    """Move all that lies in a folder to another one, or nothing of it."""
+    moved = []
+    try:
+        for each in sorted(source.iterdir()):
+            each.rename(target / each.name)
+            moved.append(each)
+    except BaseException:
+        for each in moved:
+            (target / each.name).rename(each)
+        raise
 
 
 def _write(pictures: Iterable[Picture], folder: Path) -> Iterator[str]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from mnv2tl.errors import ArtifactError, BusyError, MachineError, show
+from mnv2tl.errors import ArtifactError, BusyError, ExistsError, MachineError, show
 from mnv2tl.json_rows import iter_json
 
 try:
@@ -250,6 +250,19 @@ def _exchange(first: Path, second: Path) -> bool:
     if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
     raise OSError(number, os.strerror(number), os.fspath(second))
+
+
+def refuse_current(folder: Path) -> None:
+    """Refuse to put another folder into the place of the current one, or of one above it.
+
+    The shell would stand in a folder that is gone.
+
+    Raises:
+        ExistsError: It is one of them (E504).
+    """
+    if Path(os.path.realpath(os.curdir)).is_relative_to(os.path.realpath(folder)):
+        fix = "give the command from a folder above it, or name a folder below"
+        raise ExistsError("E504", "the current folder is not replaced", path=folder, fix=fix)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ from mnv2tl.preparation import (
     scan_data,
 )
 from mnv2tl.progress import say
-from mnv2tl.run_guard import explain_interrupt, hold_folder, is_complete
+from mnv2tl.run_guard import check_place, explain_interrupt, hold_folder, is_complete
 from mnv2tl.stages import Training, open_head, read_features, run_phase, start_networks, work_beside
 from mnv2tl.state import Commit, StateStore
 from mnv2tl.trackers import Trackers, open_trackers, require_trackers
@@ -70,7 +70,7 @@ def train(
         accept_changes: Resume though images were added, removed or changed.
 
     Raises:
-        ExistsError: `config.out` holds something already (E504).
+        ExistsError: `config.out` holds something already, or lies in `config.data` (E504).
         BusyError: Another process trains there (E701).
         InterruptError: Ctrl-C or a termination; finished epochs are kept (E901).
         DataError: The images cannot be used.
@@ -81,6 +81,7 @@ def train(
             training did (E603).
     """
     config = _with_backend(config)
+    check_place(config)
     with hold_folder(config.out, resume=resume, force=force) as folder:
         run = _train_in(dataclasses.replace(config, out=folder), accept_changes=accept_changes)
     return dataclasses.replace(run, folder=config.out)
@@ -110,7 +111,7 @@ def _train_in(config: TrainConfig, *, accept_changes: bool) -> Run:
         former = load_run(config.out)
         check_same_settings(config, former.info["config"])
         if former.is_finished and is_complete(config):
-            say("the run is finished already")
+            say("the run is finished already; nothing was read or trained")
             return former
     require_trackers(config.trackers)
     try:

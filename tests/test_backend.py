@@ -65,7 +65,7 @@ def test_choose_backend_refuses_other_names(monkeypatch: _Monkey, name: str) -> 
     with pytest.raises(ValueError, match=message):
         choose_backend(name)
     monkeypatch.setenv("KERAS_BACKEND", name)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"{message} from KERAS_BACKEND"):
         choose_backend()
 
 

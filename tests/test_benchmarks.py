@@ -34,7 +34,7 @@ from benchmarks.parts.timing import (
     time_in_turn,
 )
 from benchmarks.start_up import list_imports
-from benchmarks.tables import TABLES, fill_tables
+from benchmarks.tables import PAGES, TABLES, fill_tables
 from benchmarks.warm_cache import count_opened, summarise
 from mnv2tl.mobilenet import list_layers
 
@@ -281,12 +281,13 @@ def test_the_table_of_roads_gives_each_road_a_row() -> None:
     assert "at 1 convolutions at most 4.0e-05 (`block_1`, values up to 39)" in table
 
 
-def test_the_tables_of_the_readme_are_what_the_results_say() -> None:
-    """No figure is typed: `python -m benchmarks.tables` writes them."""
+def test_the_tables_of_all_pages_are_what_the_results_say() -> None:
+    """No figure is typed: `python -m benchmarks.tables` writes them. Each table stands once."""
     results = {file.stem: json.loads(file.read_bytes()) for file in record.RESULTS.glob("*.json")}
-    text = (record.ROOT / "README.md").read_text("utf-8")
+    texts = [page.read_text("utf-8") for page in PAGES]
 
-    assert fill_tables(text, results) == text
+    assert [fill_tables(text, results) for text in texts] == texts
+    assert sorted(re.findall(r"<!-- begin ([\w-]+) -->", "".join(texts))) == sorted(TABLES)
 
 
 def test_times_are_taken_in_turn_and_the_first_ones_dropped() -> None:

@@ -225,7 +225,7 @@ def test_a_settings_file_may_name_a_recipe(tiny_folder: Path, tmp_path: Path, ba
     ("text", "message"),
     [
         ("resume = true", "'resume' is no setting of a file"),
-        ("epoch = 3", "unknown setting 'epoch'"),
+        ("epoch = 3", "unknown setting 'epoch'; did you mean epochs?"),
         ('epochs = "many"', "is not a valid"),
         ("epochs = ", "neither TOML nor a run.json"),
     ],
@@ -555,6 +555,7 @@ def test_a_signal_does_not_wait_for_an_import(
     assert "import ends" not in log
     assert "Traceback" not in log
     assert [each.name for each in (tmp_path / "run").iterdir()] == [".lock"]
+    assert "give the same command again" in log  # a bare --resume would forget its options
 
 
 @pytest.mark.slow
@@ -574,6 +575,99 @@ def test_demo_goes_the_whole_way_on_a_folder(
     assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
     rows = json.loads((tmp_path / "demo" / "benchmark.json").read_bytes())["rows"]
     assert {"onnxruntime", f"keras-{backend}"} <= {row["runtime"] for row in rows}
+
+
+def test_demo_refuses_a_folder_that_holds_something(tmp_path: Path, backend: str) -> None:
+    """E504, before anything is fetched; nothing of the user's is written over."""
+    mine = tmp_path / "report.html"
+    mine.write_text("mine")
+
+    result = _call("demo", "--out", tmp_path, "--weights", "none")
+
+    assert result.exit_code == 2
+    assert "error[E504 folder-exists]" in result.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+    assert mine.read_text() == "mine"
+
+
+def test_no_sub_command_shows_the_help() -> None:
+    """Exit 2, as click has it, and no traceback."""
+    result = _call()
+
+    assert result.exit_code == 2
+    assert "Usage: " in result.output
+    assert "train" in result.output
+
+
+@pytest.mark.parametrize("inside", ["run", "new/run"])
+def test_a_run_folder_among_the_images_is_refused(
+    tiny_folder: Path, backend: str, inside: str
+) -> None:
+    """E504 before anything is written: the next scan would take it for a class."""
+    before = sorted(tiny_folder.rglob("*"))
+
+    result = _call("train", tiny_folder, "--out", tiny_folder / inside, *QUICK)
+
+    assert result.exit_code == 2
+    assert "error[E504 folder-exists]" in result.stderr
+    assert "outside of" in result.stderr
+    assert sorted(tiny_folder.rglob("*")) == before
+
+
+def test_the_current_folder_takes_a_run_but_is_not_replaced(
+    tiny_folder: Path, tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--out .` trains there; with --force a rename would pull it away from under the shell."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    words = ("train", tiny_folder, "--out", ".", *QUICK)
+
+    first, again, replaced = _call(*words), _call(*words), _call(*words, "--force")
+
+    assert first.exit_code == 0, first.output
+    assert Path("best.keras").is_file()
+    assert "--force" in again.stderr
+    assert replaced.exit_code == 2
+    assert "the current folder is not replaced" in replaced.stderr
+
+
+def test_audit_writes_nothing_into_the_folder_of_the_images(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Not even what --out names; a folder is no file."""
+    inside = _call("audit", tiny_folder, "--out", tiny_folder / "manifest.json", "--no-index")
+    folder = _call("audit", tiny_folder, "--out", tmp_path, "--no-index")
+
+    assert (inside.exit_code, folder.exit_code) == (2, 2)
+    assert "outside of DATA" in inside.stderr
+    assert "is a directory" in folder.stderr
+    assert not (tiny_folder / "manifest.json").exists()
+
+
+def test_a_folder_in_which_another_process_trains_is_busy(run: Path, tiny_folder: Path) -> None:
+    """E701, not the advice to replace it."""
+    with store.lock_folder(run):
+        result = _call("train", tiny_folder, "--out", run, *QUICK)
+
+    assert result.exit_code == 7
+    assert "error[E701 locked]" in result.stderr
+
+
+def test_a_training_that_learnt_nothing_says_so(
+    tiny_folder: Path, tmp_path: Path, backend: str
+) -> None:
+    """Where always the same answer would be as good there is a warning."""
+    out = tmp_path / "run"
+    words = ("--learning-rate", "1e-12", "--epochs", "1", "--val-fraction", "0.9")
+
+    result = _call("train", tiny_folder, "--out", out, *QUICK, *words, "--json")
+
+    entries = json.loads((out / "manifest.json").read_bytes())["entries"]
+    labels = [each["label"] for each in entries if each["split"] == "val"]
+    assert len(labels) >= 20
+    share = max(map(labels.count, labels)) / len(labels)
+    is_warned = "warning: on the validation images, always answering" in result.stderr
+    assert is_warned == (_json(result)["val_accuracy"] <= share)
 
 
 def test_demo_refuses_an_unknown_data_set(tmp_path: Path, backend: str) -> None:

@@ -107,6 +107,13 @@ def test_an_unknown_tracker_is_refused() -> None:
         _make(trackers=("mlflow", "neptune"))
 
 
+def test_paths_may_be_text() -> None:
+    """Which is what most people write; they are paths afterwards."""
+    config = TrainConfig(data="a", out="b", start_from="c")  # type: ignore[arg-type]
+
+    assert (config.data, config.out, config.start_from) == (Path("a"), Path("b"), Path("c"))
+
+
 def test_settings_cannot_change() -> None:
     """What was checked stays checked."""
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -432,6 +432,33 @@ def test_row_46_other_models_are_not_parsed(tmp_path: Path) -> None:
         assert "error[E410 unsupported-model]" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["predict", "selftest"])
+def test_what_is_no_model_is_told_what_to_give(model: Path, tmp_path: Path, command: str) -> None:
+    """A run is to be exported, of a bundle a file is named: no circle of advice."""
+    run, bundle = tmp_path / "a run", tmp_path / "bundle"
+    for folder, name in ((run, "run.json"), (bundle, "bundle.json")):
+        folder.mkdir()
+        (folder / name).write_text("{}")
+    (run / "best.keras").write_bytes(b"PK")
+    more = ("a.png",) if command == "predict" else ()
+
+    def ask(path: Path) -> str:
+        result = _call(command, path, *more)
+        assert result.exit_code == 4
+        return result.stderr.partition(" Fix: ")[2].strip()
+
+    assert (
+        ask(run)
+        == ask(run / "best.keras")
+        == f'export the run first: mnv2tl export "{run}" --out BUNDLE'
+    )
+    assert ask(bundle) == f'give a file of the bundle: "{bundle / "saved_model"}"'
+    for name in ("model-int8.onnx", "model.onnx"):
+        (bundle / name).write_bytes(b"")
+    assert ask(bundle) == f'give a file of the bundle: "{bundle / "model.onnx"}"'
+    assert ask(tmp_path / "missing.onnx").startswith("use an .onnx file or saved_model")
+
+
 def test_row_47_a_file_without_our_metadata_is_refused(model: Path) -> None:
     """Class names and preprocessing are not guessed."""
     _edit(model, lambda proto: proto.ClearField("metadata_props"))

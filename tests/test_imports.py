@@ -109,10 +109,12 @@ def test_settings_are_light_to_import() -> None:
 def test_a_training_imports_keras_no_sooner_than_it_needs_it(tmp_path: Path) -> None:
     """A folder that cannot be used is told of at once; and the import goes beside other work."""
     pytest.importorskip("keras")
+    data, out = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
     code = f"""
 from mnv2tl.cli import main
 try:
-    main(["train", {str(tmp_path)!r}, "--out", {str(tmp_path / "run")!r}, "--weights", "none"])
+    main(["train", {str(data)!r}, "--out", {str(out)!r}, "--weights", "none"])
 except SystemExit as end:
     if end.code != 3:
         raise

@@ -50,10 +50,12 @@ def test_git_state_tells_commit_and_cleanness(
     clean = git_state(folder)
     (folder / "new").write_bytes(b"")
     dirty = git_state(folder)
+    but_for_it = git_state(folder, but=["new"])
 
     assert clean is not None
     assert len(clean["commit"]) == 40
     assert clean["clean"]
     assert dirty == clean | {"clean": False}
+    assert but_for_it == clean
     monkeypatch.setenv("PATH", "")
     assert git_state(folder) is None

@@ -59,6 +59,23 @@ def test_patches_are_the_same_each_time(tmp_path: Path) -> None:
     assert _hash_files(tmp_path / "a") == _hash_files(tmp_path / "b")
 
 
+def test_patches_fill_the_current_folder_where_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename would leave the shell in a folder that is gone."""
+    pytest.importorskip("skimage")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = (tmp_path / "here").stat().st_ino
+
+    samples.fetch("patches", Path())
+
+    assert (tmp_path / "here").stat().st_ino == before
+    assert sorted(each.name for each in Path().iterdir()) == ["train", "val"]
+    assert len(_hash_files(Path())) == 500
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
 @pytest.mark.parametrize("shape", [(400, 600, 3), (660, 550, 3), (512, 512, 3)])
 def test_patches_of_the_two_splits_share_no_pixel(shape: tuple[int, int, int]) -> None:
     """A picture whose pixels count upwards shows where each region lies."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnv2tl.cli import main
-from mnv2tl.data.folder import list_folder
+from mnv2tl.data.folder import list_folder, would_list
 from mnv2tl.data.judge import judge
 from mnv2tl.data.manifest import Manifest
 from mnv2tl.data.scan import ScanConfig, read_records, scan
@@ -616,6 +616,43 @@ def test_class_may_be_called_train(tmp_path: Path) -> None:
     draw(tmp_path, classes=("bus", "train"))
 
     assert scan(tmp_path, ScanConfig()).class_names == ("bus", "train")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ["cats", "dogs"],
+        ["train/cats", "train/dogs"],
+        ["train/cats", "train/dogs", "val/cats", "val/dogs"],
+        ["bus", "train"],
+    ],
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("run", ".runs/first", "cats/run", "train/run", "train/cats/run", "val/run", "test/run"),
+        *("new/run", "../beside"),
+    ],
+)
+def test_would_list_foresees_what_a_scan_will_find(
+    tmp_path: Path, layout: list[str], name: str
+) -> None:
+    """A folder that is made within a data folder adds a class to it, or it does not."""
+    root = tmp_path / "data"
+    for each in layout:
+        (root / each).mkdir(parents=True)
+    before = list_folder(root).class_names
+
+    foreseen = would_list(root, root / name)
+
+    (root / name).mkdir(parents=True)
+    assert foreseen == (list_folder(root).class_names != before)
+
+
+def test_would_list_takes_folders_that_do_not_exist(tmp_path: Path) -> None:
+    """That the data are missing is told by the scan."""
+    assert would_list(tmp_path / "no", tmp_path / "no" / "run")
+    assert not would_list(tmp_path / "no", tmp_path / "run")
 
 
 def test_split_folders_may_lack_a_class(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from mnv2tl.errors import (
 )
 from mnv2tl.evaluate import Evaluation, evaluate_run
 from mnv2tl.features import FeatureSource
-from mnv2tl.finish import compare
+from mnv2tl.finish import compare, is_guessing
 from mnv2tl.state import StateStore
 from mnv2tl.train import train
 
@@ -775,3 +775,22 @@ def test_run_json_is_written_with_portable_numbers(finished_run: tuple[Run, Trai
         raise ValueError(name)
 
     assert json.loads(text, parse_constant=refuse)["finished"] is True
+
+
+@pytest.mark.parametrize(
+    ("counts", "accuracy", "expected"),
+    [
+        ([15, 10], 0.6, True),
+        ([15, 10], 0.2, True),
+        ([15, 10], 0.64, False),
+        ([12, 7], 0.2, False),  # of so few it may be chance
+        ([25, 0], 1.0, False),  # there is no other answer
+    ],
+)
+def test_is_guessing_compares_with_the_most_frequent_class(
+    counts: list[int], accuracy: float, expected: bool
+) -> None:
+    """Both ends of each condition."""
+    labels = np.repeat([0, 1], counts)
+
+    assert is_guessing(labels, accuracy) == expected

@@ -13,10 +13,13 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 """Where result files go unless --out says otherwise."""
 
+# Taken at the start: what is committed meanwhile is not what was measured.
+_GIT = machine.git_state(ROOT, but=["benchmarks/results"])
+
 
 def write(path: Path, figures: dict[str, Any]) -> None:
     """Write a result file: the figures, and their machine, versions, date and commit."""
-    store.write_json(path, machine.describe() | {"git": machine.git_state(ROOT)} | figures)
+    store.write_json(path, machine.describe() | {"git": _GIT} | figures)
 
 
 def help_text(doc: str | None) -> str:

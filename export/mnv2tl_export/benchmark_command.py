@@ -54,7 +54,11 @@ _TABLE_WIDTH = 140
     help="Largest image that is decoded, width times height in pixels.  "
     f"[default: that of the training with --run, else {MAX_PIXELS:,}]",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write the result as JSON file too.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the result as JSON file too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @log_options
 def benchmark(bundle: Path, data: Path | None, *, as_json: bool, **values: Any) -> None:

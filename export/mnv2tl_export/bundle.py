@@ -76,6 +76,7 @@ def check_place(out: Path, *, force: bool) -> None:
     """
     if not out.exists() and not out.is_symlink():
         return
+    store.refuse_current(out)
     if not out.is_dir() or out.is_symlink():
         raise ExistsError("E504", "exists and is no folder", path=out, fix="choose another --out")
     if not any(out.iterdir()):

@@ -235,7 +235,9 @@ def predict(ctx: click.Context, /, model: Path, paths: tuple[str, ...], **values
             click.echo(line)
         if answer.error is not None:
             bad += 1
-            error = DataError("E309", answer.error.message, path=answer.path)
+            is_large = answer.error.reason == "too-many-pixels"
+            fix = "raise --max-pixels, or make the picture smaller" if is_large else None
+            error = DataError("E309", answer.error.message, path=answer.path, fix=fix)
             tell_error(error.line(), **error.to_json())
     if bad:
         tell_error(f"{bad} of {len(files)} pictures could not be read", bad=bad, total=len(files))

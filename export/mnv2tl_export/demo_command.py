@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from mnv2tl import store
 from mnv2tl.backend import BACKENDS, choose_backend
 from mnv2tl.cli import log_options, print_json, usage_errors
-from mnv2tl.commands.report import report
+from mnv2tl.commands.report import report, require_report
+from mnv2tl.errors import ExistsError
 from mnv2tl.progress import say
 from mnv2tl_export.benchmark_command import benchmark
 from mnv2tl_export.cli import export
@@ -62,6 +64,12 @@ def demo(
     """
     with usage_errors():
         name = choose_backend(backend)
+    require_report()  # before anything is fetched
+    with store.explain_errors(out):
+        is_used = out.exists() and any(out.iterdir())
+    if is_used:
+        fix = "choose another --out"
+        raise ExistsError("E504", "the folder exists and is not empty", path=out, fix=fix)
     _take_weights(weights)  # before the pictures, which are written only once
     folder = _take_data(data, out)
 

@@ -104,8 +104,8 @@ def _describe_temperature(temperature: float | None) -> str:
     if temperature is None:
         return "The probabilities are not calibrated: no temperature is in the graph."
     return (
-        f"The probabilities are calibrated: logits are divided by {temperature:.4g}, a temperature "
-        "fitted on the validation pictures."
+        f"Logits are divided by {temperature:.4g}, the temperature that gave the validation "
+        "pictures the least log loss."
     )
 
 

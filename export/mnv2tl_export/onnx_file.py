@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mnv2tl.errors import ArtifactError
+from mnv2tl.errors import ArtifactError, show
 from mnv2tl_export.bundle import check_content
 from mnv2tl_export.metadata import Metadata
 from mnv2tl_export.protobuf import read_fields, read_integers, read_message, read_text
@@ -109,7 +109,7 @@ def read_foreign(path: Path, *, classes: int) -> ForeignFile:
         ArtifactError: It is no .onnx file (E410), or larger than `MAX_BYTES`, malformed, or holds
             what is not allowed (E412).
     """
-    content = _read_content(path)
+    content = _read_content(path, "name an .onnx file")
     found = _judge(content, None, path)
     name, _ = _check_signature(found, classes, path)
     batch, height, width, _ = found.inputs[name][1]
@@ -119,6 +119,19 @@ def read_foreign(path: Path, *, classes: int) -> ForeignFile:
     return ForeignFile(path=path, content=content, batch=batch, sides_px=(height, width))
 
 
+def suggest_model(path: Path) -> str:
+    """Return what to give in place of a path that is no exported model, as the fix of an error."""
+    folder = path.parent if path.name == "best.keras" else path
+    if (folder / "run.json").is_file():
+        return f"export the run first: mnv2tl export {show(folder)} --out BUNDLE"
+    if (path / "bundle.json").is_file():
+        files = sorted(path.glob("*.onnx"), key=lambda file: len(file.name))
+        return f"give a file of the bundle: {show([*files, path / 'saved_model'][0])}"
+    return (
+        "use an .onnx file or saved_model that mnv2tl export wrote; evaluate takes a run folder too"
+    )
+
+
 def _judge(content: bytes, operators: frozenset[str] | None, path: Path) -> _Found:
     try:
         return _Walk(operators).walk_model(memoryview(content))
@@ -126,13 +139,13 @@ def _judge(content: bytes, operators: frozenset[str] | None, path: Path) -> _Fou
         raise ArtifactError("E412", f"not allowed or malformed: {error}", path=path) from error
 
 
-def _read_content(path: Path) -> bytes:
-    fix = "use a run folder or an .onnx file exported by mnv2tl"
+def _read_content(path: Path, fix: str | None = None) -> bytes:
+    """Return what a file holds; `fix` is what to do where it is none of the right kind."""
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
-        raise ArtifactError("E410", "an address is not opened", path=path, fix=fix)
+        raise ArtifactError("E410", "an address is not opened", path=path, fix="name a file")
     if path.suffix.lower() != ".onnx" or not path.is_file():
         what = "no such file" if not path.exists() else "unsupported model type"
-        raise ArtifactError("E410", what, path=path, fix=fix)
+        raise ArtifactError("E410", what, path=path, fix=fix or suggest_model(path))
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

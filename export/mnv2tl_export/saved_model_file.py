@@ -20,6 +20,7 @@ from pathlib import Path
 from mnv2tl import store
 from mnv2tl.errors import ArtifactError
 from mnv2tl_export.metadata import Metadata
+from mnv2tl_export.onnx_file import suggest_model
 
 VERSION = "1"
 """Name of the folder that TensorFlow Serving takes for the version."""
@@ -54,8 +55,7 @@ def read_saved_model(path: Path) -> SavedModelFiles:
     """
     folder = find_folder(path)
     if folder is None:
-        fix = "give saved_model or saved_model/1 of a bundle that mnv2tl export wrote"
-        raise ArtifactError("E410", "no SavedModel", path=path, fix=fix)
+        raise ArtifactError("E410", "no SavedModel", path=path, fix=suggest_model(path))
     files = _read_files(folder)
     if METADATA not in files:
         fix = "use a SavedModel that mnv2tl export wrote"

@@ -11,6 +11,7 @@ import click
 
 from mnv2tl.cli import log_options, print_json
 from mnv2tl.commands.options import data_argument, scan_options, take_scan_config
+from mnv2tl.errors import show
 from mnv2tl.text import printable
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ _FILES = 20
 @click.command()
 @data_argument
 @scan_options
-@click.option("--out", type=click.Path(path_type=Path), help="Write the manifest to this file.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the manifest to this file, outside of DATA.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @log_options
 def audit(data: Path, out: Path | None, as_json: bool, **values: Any) -> None:
@@ -33,6 +38,10 @@ def audit(data: Path, out: Path | None, as_json: bool, **values: Any) -> None:
     Nothing in DATA is changed. Exit 3: the folder cannot be used as it is, and why.
     """
     config = take_scan_config(values)
+    if out is not None and Path(os.path.realpath(out.parent)).is_relative_to(
+        os.path.realpath(data)
+    ):
+        raise click.UsageError(f"--out must lie outside of DATA, got {show(out)}")
 
     from mnv2tl.data.scan import check_share, inspect
 

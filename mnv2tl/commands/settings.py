@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,14 @@ def fill_in(
     for source in reversed(sources):
         for key, value in source.items():
             if key not in names:
-                allowed = ", ".join(sorted(names))
-                raise click.UsageError(f"unknown setting {key!r}; allowed are {allowed}")
+                allowed = sorted(
+                    _plain(parameter.opts[0])
+                    for parameter in ctx.command.params
+                    if parameter.name in (*values, "recipe")
+                )
+                near = "".join(f"; did you mean {n}?" for n in get_close_matches(key, allowed, n=1))
+                message = f"unknown setting {key!r}{near}; allowed are {', '.join(allowed)}"
+                raise click.UsageError(message)
             name = names[key]
             if name not in values:
                 raise click.UsageError(f"{key!r} is no setting of a file; give it as a flag")

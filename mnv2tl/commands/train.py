@@ -106,7 +106,10 @@ _LAYERS = _LayerCount()
     help="Former run folder to start from, in place of --weights.",
 )
 @_setting(
-    "--trainable-layers", _LAYERS, "Layers that train, counted from the end; 0: the new Dense only."
+    "--trainable-layers",
+    _LAYERS,
+    "Layers of MobileNetV2 that train, counted from the end, BatchNorm and activations too; 0: the "
+    "new Dense only. More than some 8 need a lower --learning-rate, such as 1e-4.",
 )
 @_setting("--batch-norm", click.Choice(BATCH_NORMS), "BatchNorm in layers that train.")
 @_setting("--dropout", _SHARE, "Share of pooled features dropped in a step, 0 to 1.")
@@ -151,7 +154,9 @@ _LAYERS = _LayerCount()
 )
 @click.option("--tensorboard", is_flag=True, help="The same as --tracker tensorboard.")
 @scan_options
-@click.option("--resume", is_flag=True, help="Go on from the last saved epoch of RUN.")
+@click.option(
+    "--resume", is_flag=True, help="Go on from the last saved epoch of RUN; without one, start."
+)
 @click.option("--accept-changes", is_flag=True, help="Resume though the images changed.")
 @click.option("--force", is_flag=True, help="Replace the run in RUN.")
 @click.option(
@@ -270,10 +275,10 @@ def show_run(run: Any) -> None:
     click.echo(
         f"best epoch {info['best_epoch']} of {info['epochs']}: validation accuracy "
         f"{info['val_accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}, "
-        f"{info['self_check']['images']} images), loss {info['val_loss']:.4f}"
+        f"{info['self_check']['images']} images)"
     )
     click.echo(
-        f"temperature {info['temperature']:.3f}: calibration error "
-        f"{info['ece']['before']:.3f} before, {info['ece']['after']:.3f} after"
+        f"temperature {info['temperature']:.3f}: validation loss {info['val_loss']:.4f} with it, "
+        f"calibration error {info['ece']['before']:.3f} before, {info['ece']['after']:.3f} after"
     )
     click.echo(f"checkpoint {show(run.best_path)}, {info['seconds']['total']:.1f} s")

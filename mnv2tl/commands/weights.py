@@ -69,7 +69,11 @@ def fetch_weights(name: str, alpha: float, image_px: int, as_json: bool) -> None
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @log_options
 def verify_weights(name: str | None, as_json: bool) -> None:
-    """Check hash, shapes and values of the cached weights, or of those of one source."""
+    """Check hash, shapes and values of cached weights.
+
+    Without NAME those of all sources. imagenet-dogs has a pinned hash; of imagenet none is
+    published, so it is held against the hash that was recorded when the file was first used.
+    """
     from mnv2tl import weight_cache
     from mnv2tl import weights as base
 

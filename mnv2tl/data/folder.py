@@ -24,7 +24,7 @@ from mnv2tl.data.manifest import LeftOut
 from mnv2tl.data.packed import Texts
 from mnv2tl.data.records import Columns
 from mnv2tl.data.split import Split
-from mnv2tl.data.walker import Node, Walker, scan_folder
+from mnv2tl.data.walker import Node, Walker, is_hidden, scan_folder
 from mnv2tl.errors import DataError, show
 from mnv2tl.memory import pause_collector
 
@@ -163,10 +163,41 @@ def resolve_folder(folder: Path) -> Path:
             (each for each in folder.absolute().parents if os.path.isdir(each)), folder.anchor
         )
         message = f"no such folder; the nearest existing parent is {show(parent)}"
-        raise DataError("E300", message, path=folder) from error
+        fix = "name a folder of class folders"
+        raise DataError("E300", message, path=folder, fix=fix) from error
     if not stat.S_ISDIR(mode):
         raise DataError("E300", "not a folder", path=folder, fix="name a folder of class folders")
     return folder.resolve()
+
+
+def would_list(root: Path, folder: Path) -> bool:
+    """Tell whether a scan of a data folder would take another folder, once it is made, for a class.
+
+    Args:
+        root: The data folder; it need not exist.
+        folder: Any folder; it need not exist.
+    """
+    place, folder = (Path(os.path.realpath(each)) for each in (root, folder))
+    if not folder.is_relative_to(place):
+        return False
+    inside = folder.relative_to(place).parts
+    if any(is_hidden(name) for name in inside):
+        return False
+    top = _list_top(place)
+    if inside and _is_split(top):
+        if inside[0] not in SPLIT_FOLDERS:
+            return len(top) == 1  # train/ alone is a split, beside any folder it is a class
+        place, inside = place / inside[0], inside[1:]
+    # What lies deeper, in a class that is there, is only counted.
+    return len(inside) < 2 or not (place / inside[0]).is_dir()
+
+
+def _list_top(root: Path) -> dict[str, str]:
+    """Return name -> path of the folders in a folder that a scan looks at; none if it is none."""
+    if not root.is_dir():
+        return {}
+    found = [each for each in scan_folder(os.fspath(root)) if each.is_dir(follow_symlinks=False)]
+    return {each.name: each.path for each in found if not is_hidden(each.name)}
 
 
 def _list_parts(

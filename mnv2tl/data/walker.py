@@ -46,7 +46,7 @@ class Walker:
         names, stats, others = [], [], []
         for entry in sorted(scan_folder(folder), key=attrgetter("name")):
             name = entry.name
-            if entry.is_file(follow_symlinks=False) and not _is_hidden(name):
+            if entry.is_file(follow_symlinks=False) and not is_hidden(name):
                 try:
                     stats.append(pack_status(entry.stat(follow_symlinks=False)))
                     names.append(name)
@@ -58,7 +58,7 @@ class Walker:
 
     def _node(self, entry: os.DirEntry[str], folder: str) -> Node | None:
         """Return what counts and is no regular file; count the rest."""
-        if _is_hidden(entry.name):
+        if is_hidden(entry.name):
             self.ignored[HIDDEN] += 1
         elif entry.is_symlink():
             node = self._follow(entry, folder) if self.follow_links else None
@@ -121,7 +121,8 @@ def scan_folder(folder: str) -> list[os.DirEntry[str]]:
         raise MachineError("E502", message, path=folder) from error
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder of this name is passed over."""
     return name.startswith(".") or name.casefold() in _SYSTEM_NAMES
 
 
