@@ -69,13 +69,14 @@ def check_place(config: TrainConfig) -> None:
     Raises:
         ExistsError: It lies in a folder of images (E504).
     """
-    if (config.out / "run.json").is_file():
-        return
-    for folder in (config.data, config.scan.test_dir):
-        if folder is not None and would_list(folder, config.out):
-            message = "lies among the images, where a scan would take it for a class"
-            fix = f"choose an --out outside of {show(folder)}"
-            raise ExistsError("E504", message, path=config.out, fix=fix)
+    with store.explain_errors(config.out):
+        if (config.out / "run.json").is_file():
+            return
+        for folder in (config.data, config.scan.test_dir):
+            if folder is not None and would_list(folder, config.out):
+                message = "lies among the images, where a scan would take it for a class"
+                fix = f"choose an --out outside of {show(folder)}"
+                raise ExistsError("E504", message, path=config.out, fix=fix)
 
 
 def _is_unused(out: Path) -> bool:

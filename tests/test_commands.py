@@ -631,6 +631,23 @@ def test_the_current_folder_takes_a_run_but_is_not_replaced(
     assert "the current folder is not replaced" in replaced.stderr
 
 
+def test_what_an_interrupted_replacement_left_before_its_settings_is_used_again(
+    run: Path, tiny_folder: Path
+) -> None:
+    """As the error says that ended it: the same command once more."""
+    new = run.with_name("run.new")
+    new.mkdir()
+    for name in (".lock", ".replaces"):
+        (new / name).touch()
+    before = (run / "run.json").read_bytes()
+
+    result = _call("train", tiny_folder, "--out", run, *QUICK, "--force", "--seed", "7")
+
+    assert result.exit_code == 0, result.output
+    assert (run / "run.json").read_bytes() != before
+    assert not new.exists()
+
+
 def test_audit_writes_nothing_into_the_folder_of_the_images(
     tiny_folder: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -74,6 +75,29 @@ def test_patches_fill_the_current_folder_where_it_stands(
     assert sorted(each.name for each in Path().iterdir()) == ["train", "val"]
     assert len(_hash_files(Path())) == 500
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_an_empty_folder_gets_all_classes_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename that fails takes those before it back."""
+    pytest.importorskip("skimage")
+    folder = tmp_path / "here"
+    folder.mkdir()
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if Path(target) == folder / "val":
+            raise OSError(errno.EIO, "broken")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+
+    with pytest.raises(MachineError):
+        samples.fetch("patches", folder)
+
+    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("shape", [(400, 600, 3), (660, 550, 3), (512, 512, 3)])
