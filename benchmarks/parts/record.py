@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,19 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 """Where result files go unless --out says otherwise."""
 
-# Taken at the start: what is committed meanwhile is not what was measured.
-_GIT = machine.git_state(ROOT, but=["benchmarks/results"])
+
+@functools.cache
+def ask_git() -> dict[str, Any] | None:
+    """Return commit and cleanness of the checkout, as they were when this was first asked.
+
+    `timing.get_ready` asks at the start: what is committed meanwhile is not what was measured.
+    """
+    return machine.git_state(ROOT, but=["benchmarks/results"])
 
 
 def write(path: Path, figures: dict[str, Any]) -> None:
     """Write a result file: the figures, and their machine, versions, date and commit."""
-    store.write_json(path, machine.describe() | {"git": _GIT} | figures)
+    store.write_json(path, machine.describe() | {"git": ask_git()} | figures)
 
 
 def help_text(doc: str | None) -> str:

@@ -40,6 +40,7 @@ def get_ready(*pythons: str) -> dict[str, Any]:
         The conditions of the measurement.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # compiling is a load too
+    record.ask_git()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for python in dict.fromkeys(pythons):
         compile_everything(python)
